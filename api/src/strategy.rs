@@ -1,0 +1,278 @@
+//! What differs between kinds, so that there is one generic handler per verb.
+//!
+//! A built-in kind implements [`Behaviour`] on its `k8s-openapi` type; [`Builtin`] puts that
+//! behind the object-safe [`Strategy`]. A custom resource makes a [`Strategy`] at run time.
+
+use std::marker::PhantomData;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{
+    field::ErrorList,
+    object::{Object, Typed},
+};
+
+/// A part of an object that is written on its own and that the generic update serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subresource {
+    Status,
+    /// `resize` and `ephemeralcontainers` of Pods.
+    Resize,
+    EphemeralContainers,
+    /// `finalize` of Namespaces.
+    Finalize,
+    /// `approval` of CertificateSigningRequests.
+    Approval,
+}
+
+/// A column of `kubectl get`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: &'static str,
+    /// `string`, `integer`, `number`, `boolean` or `date`.
+    pub column_type: &'static str,
+    /// `name` for the first column, otherwise mostly empty.
+    pub format: &'static str,
+    pub description: &'static str,
+    /// 0 is always shown, above 0 only with `-o wide`.
+    pub priority: i32,
+}
+
+/// Why a body is no object of the kind.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct DecodeError {
+    pub message: String,
+}
+
+/// What a built-in kind adds to the generic handling. Every method has the default that fits a
+/// kind without peculiarities.
+pub trait Behaviour: Typed {
+    /// Fills in upstream's default values.
+    fn default_fields(&mut self) {}
+    /// Drops what a client may not set, `status` above all.
+    fn prepare_for_create(&mut self) {}
+    /// Keeps from `old` what an update through the main resource may not change.
+    fn prepare_for_update(&mut self, _old: &Self) {}
+    /// Keeps from `old` what an update through the subresource may not change.
+    fn prepare_for_subresource(&mut self, _old: &Self, _subresource: Subresource) {}
+    /// What is wrong with it. Metadata is validated generically.
+    fn validate(&self) -> ErrorList {
+        ErrorList::new()
+    }
+    /// What is wrong with the change. Called after [`Behaviour::validate`] found nothing.
+    fn validate_update(&self, _old: &Self) -> ErrorList {
+        ErrorList::new()
+    }
+    /// What is wrong with a change through a subresource.
+    fn validate_subresource(&self, _old: &Self, _subresource: Subresource) -> ErrorList {
+        ErrorList::new()
+    }
+    /// Whether the change raises `metadata.generation` (mostly: whether the spec changed).
+    /// `None`: the kind has no generation.
+    fn generation_changed(&self, _old: &Self) -> Option<bool> {
+        None
+    }
+    /// Warnings for the client, as upstream's `WarningsOnCreate` and `WarningsOnUpdate`.
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        Vec::new()
+    }
+    /// The fields that field selectors may name, beside `metadata.name` and
+    /// `metadata.namespace`.
+    const SELECTABLE_FIELDS: &'static [&'static str] = &[];
+    /// The values of [`Behaviour::SELECTABLE_FIELDS`], in the same order.
+    fn selectable_fields(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// Upstream's columns; the default is Name and Age.
+    fn columns() -> &'static [Column] {
+        crate::strategy::NAME_AND_AGE
+    }
+    /// One cell per column. Ages are computed from `now`.
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        name_and_age(self, now)
+    }
+    /// How long a deletion waits before the object goes; `None`: it goes at once. `requested`
+    /// is the client's `gracePeriodSeconds`.
+    fn grace_period_seconds(&self, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+}
+
+/// [`Behaviour`] without the type. See there for what each method means.
+pub trait Strategy: Send + Sync {
+    /// Reads a JSON object of this kind. The paths of fields that the kind does not have are
+    /// added to `unknown`; the object is without them.
+    fn decode(
+        &self,
+        json: &[u8],
+        unknown: &mut Vec<String>,
+    ) -> Result<Box<dyn Object>, DecodeError>;
+    fn default_fields(&self, object: &mut dyn Object);
+    fn prepare_for_create(&self, object: &mut dyn Object);
+    fn prepare_for_update(
+        &self,
+        new: &mut dyn Object,
+        old: &dyn Object,
+        subresource: Option<Subresource>,
+    );
+    fn validate_create(&self, object: &dyn Object) -> ErrorList;
+    fn validate_update(
+        &self,
+        new: &dyn Object,
+        old: &dyn Object,
+        subresource: Option<Subresource>,
+    ) -> ErrorList;
+    fn generation_changed(&self, new: &dyn Object, old: &dyn Object) -> Option<bool>;
+    fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
+    fn selectable_field_names(&self) -> Vec<String>;
+    fn selectable_fields(&self, object: &dyn Object) -> Vec<String>;
+    fn columns(&self) -> Vec<Column>;
+    fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<Value>;
+    fn grace_period_seconds(&self, object: &dyn Object, requested: Option<i64>) -> Option<i64>;
+}
+
+/// The [`Strategy`] of a built-in type.
+pub struct Builtin<T>(PhantomData<fn() -> T>);
+
+impl<T> Default for Builtin<T> {
+    fn default() -> Self {
+        Builtin(PhantomData)
+    }
+}
+
+fn typed<T: Typed>(object: &dyn Object) -> &T {
+    object
+        .as_any()
+        .downcast_ref()
+        .expect("a strategy is only given objects that it decoded")
+}
+
+fn typed_mut<T: Typed>(object: &mut dyn Object) -> &mut T {
+    object
+        .as_any_mut()
+        .downcast_mut()
+        .expect("a strategy is only given objects that it decoded")
+}
+
+impl<T: Behaviour> Strategy for Builtin<T> {
+    fn decode(
+        &self,
+        json: &[u8],
+        unknown: &mut Vec<String>,
+    ) -> Result<Box<dyn Object>, DecodeError> {
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let object: T = serde_ignored::deserialize(&mut deserializer, |path| {
+            unknown.push(path.to_string());
+        })
+        .map_err(|error| DecodeError {
+            message: error.to_string(),
+        })?;
+        Ok(Box::new(object))
+    }
+
+    fn default_fields(&self, object: &mut dyn Object) {
+        typed_mut::<T>(object).default_fields();
+    }
+
+    fn prepare_for_create(&self, object: &mut dyn Object) {
+        typed_mut::<T>(object).prepare_for_create();
+    }
+
+    fn prepare_for_update(
+        &self,
+        new: &mut dyn Object,
+        old: &dyn Object,
+        subresource: Option<Subresource>,
+    ) {
+        let (new, old) = (typed_mut::<T>(new), typed::<T>(old));
+        match subresource {
+            None => new.prepare_for_update(old),
+            Some(subresource) => new.prepare_for_subresource(old, subresource),
+        }
+    }
+
+    fn validate_create(&self, object: &dyn Object) -> ErrorList {
+        typed::<T>(object).validate()
+    }
+
+    fn validate_update(
+        &self,
+        new: &dyn Object,
+        old: &dyn Object,
+        subresource: Option<Subresource>,
+    ) -> ErrorList {
+        let (new, old) = (typed::<T>(new), typed::<T>(old));
+        if let Some(subresource) = subresource {
+            return new.validate_subresource(old, subresource);
+        }
+        let errors = new.validate();
+        if errors.is_empty() {
+            new.validate_update(old)
+        } else {
+            errors
+        }
+    }
+
+    fn generation_changed(&self, new: &dyn Object, old: &dyn Object) -> Option<bool> {
+        typed::<T>(new).generation_changed(typed::<T>(old))
+    }
+
+    fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
+        typed::<T>(new).warnings(old.map(typed::<T>))
+    }
+
+    fn selectable_field_names(&self) -> Vec<String> {
+        T::SELECTABLE_FIELDS
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect()
+    }
+
+    fn selectable_fields(&self, object: &dyn Object) -> Vec<String> {
+        typed::<T>(object).selectable_fields()
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        T::columns().to_vec()
+    }
+
+    fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<Value> {
+        typed::<T>(object).cells(now)
+    }
+
+    fn grace_period_seconds(&self, object: &dyn Object, requested: Option<i64>) -> Option<i64> {
+        typed::<T>(object).grace_period_seconds(requested)
+    }
+}
+
+/// The columns of a kind that defines none.
+pub const NAME_AND_AGE: &[Column] = &[
+    Column {
+        name: "Name",
+        column_type: "string",
+        format: "name",
+        description: "Name must be unique within a namespace.",
+        priority: 0,
+    },
+    Column {
+        name: "Age",
+        column_type: "string",
+        format: "",
+        description: "Time since the object was created.",
+        priority: 0,
+    },
+];
+
+fn name_and_age<T: Typed>(object: &T, _now: Timestamp) -> Vec<Value> {
+    let meta = object.metadata();
+    vec![
+        Value::from(meta.name.clone()),
+        Value::from(
+            meta.creation_timestamp
+                .as_ref()
+                .map(|created| created.0.to_string()),
+        ),
+    ]
+}

@@ -1,0 +1,14 @@
+//! How components speak to the API: a `kube::Client` straight into the in-process router or
+//! from a kubeconfig, informers shared by the whole process, work queues, events.
+//!
+//! Enter at [`in_process`] or `kube::Client`, then [`Informers`].
+
+mod in_process;
+mod informer;
+mod queue;
+mod recorder;
+
+pub use in_process::in_process;
+pub use informer::{Change, Changes, Informer, Informers};
+pub use queue::{Backoff, Queue};
+pub use recorder::{EventRecorder, EventType, InvolvedObject};

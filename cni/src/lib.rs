@@ -1,0 +1,1 @@
+//! The CNI plugin: bridge, host-local addresses, port mapping

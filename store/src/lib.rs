@@ -1,0 +1,161 @@
+//! A revisioned key-value store with watch: etcd's rules behind one trait.
+//!
+//! Enter at [`Store`]. Keys are paths such as `/registry/pods/default/web`, values are
+//! opaque bytes. Every committed transaction takes the next number of one global
+//! [`Revision`] sequence. What the trait promises, every backend's behaviour is tested
+//! against in one suite of functions over it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+/// A point in the store's history. 0 is "before everything"; the first write gets 1 or more.
+pub type Revision = u64;
+
+/// One key as it stood at some revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    pub key: Arc<str>,
+    pub value: Bytes,
+    /// The revision at which the key came into being (a delete ends a key's life).
+    pub create_revision: Revision,
+    /// The revision of the latest write to the key.
+    pub mod_revision: Revision,
+}
+
+/// What a key must be for a transaction to commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// The key does not exist.
+    Absent(Arc<str>),
+    /// The key exists and was last written at this revision.
+    ModRevision(Arc<str>, Revision),
+}
+
+/// One write of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    Put {
+        key: Arc<str>,
+        value: Bytes,
+    },
+    /// Deleting a key that does not exist is not an error and makes no event.
+    Delete {
+        key: Arc<str>,
+    },
+}
+
+/// Writes that commit together, at one revision, if all comparisons hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    pub compares: Vec<Compare>,
+    pub writes: Vec<Write>,
+}
+
+/// A consistent list of the keys below a prefix, in key order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The revision the listing was taken at.
+    pub revision: Revision,
+    pub items: Vec<KeyValue>,
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Put {
+        current: KeyValue,
+        previous: Option<KeyValue>,
+    },
+    /// `revision` is the revision of the deletion; `previous` is the key as it last stood.
+    Delete {
+        revision: Revision,
+        previous: KeyValue,
+    },
+}
+
+impl Event {
+    /// The revision at which the change was committed.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Event::Put { current, .. } => current.mod_revision,
+            Event::Delete { revision, .. } => *revision,
+        }
+    }
+}
+
+/// What a watch yields, in revision order.
+///
+/// A stream ends with an error when the watcher fell behind the bounded history.
+pub type Watch = BoxStream<'static, Result<WatchBatch, Error>>;
+
+/// Events in revision order, and how far the watch has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchBatch {
+    /// May be empty: then the batch only says that nothing happened up to `revision`.
+    pub events: Vec<Event>,
+    /// Every event at or before this revision has been delivered.
+    pub revision: Revision,
+}
+
+/// Why a store operation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A comparison failed; `current` is the key that failed it, as it stands.
+    #[error("comparison failed")]
+    Conflict {
+        key: Arc<str>,
+        current: Option<KeyValue>,
+    },
+    /// The revision asked for is older than the history that is kept.
+    #[error("revision {requested} has been compacted, the oldest is {oldest}")]
+    Compacted {
+        requested: Revision,
+        oldest: Revision,
+    },
+    /// The revision asked for has not happened yet.
+    #[error("revision {requested} is in the future, the current is {current}")]
+    Future {
+        requested: Revision,
+        current: Revision,
+    },
+    /// The device is full: the write was refused, nothing was lost, reads go on.
+    #[error("cannot write: no space left in the data directory")]
+    Full,
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// Anything else that the backend reported.
+    #[error("store: {0}")]
+    Backend(String),
+}
+
+/// The store. All methods may be called from many tasks at once.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The latest committed revision. Every write acknowledged before the call is at or below it.
+    async fn revision(&self) -> Result<Revision, Error>;
+
+    /// The key as it stands now, or `None`.
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error>;
+
+    /// Every key that starts with `prefix`, as they stand now.
+    async fn list(&self, prefix: &str) -> Result<Listing, Error>;
+
+    /// Commits the transaction durably and returns its revision.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when a comparison fails; then nothing was written.
+    async fn commit(&self, transaction: Transaction) -> Result<Revision, Error>;
+
+    /// The changes below `prefix` with a revision greater than `after`.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when the history kept does not reach back to `after`.
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error>;
+
+    /// Waits for writes under way and closes the store. Later calls give [`Error::Closed`].
+    async fn close(&self);
+}
