@@ -1,1 +1,69 @@
-fn main() {}
+//! The program: reads the command line and hands over to the subcommand.
+
+mod check_config;
+mod cli;
+mod config_file;
+mod data_dir;
+mod images;
+mod logging;
+mod supervise;
+
+use std::{path::Path, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{
+    cli::{CheckConfigArgs, Cli, Command, ImagesCommand},
+    data_dir::Layout,
+};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("coracle: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse_from(config_file::arguments(std::env::args_os().collect())?);
+    match cli.command {
+        Command::CheckConfig(args) => check_config(&args),
+        Command::Images(args) => {
+            match &args.command {
+                ImagesCommand::Import { data, files } => {
+                    images::import(&Layout::new(&data.data_dir)?, files)?
+                }
+                ImagesCommand::List { data } => images::list(&Layout::new(&data.data_dir)?)?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "coracle",
+                &mut std::io::stdout(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => anyhow::bail!("not wired"),
+    }
+}
+
+fn check_config(args: &CheckConfigArgs) -> anyhow::Result<ExitCode> {
+    let layout = Layout::new(&args.data.data_dir)?;
+    let checks = check_config::checks(&check_config::Wanted {
+        layout: &layout,
+        https_listen_port: args.https_listen_port,
+        own_runtime: true,
+    });
+    print!("{}", check_config::table(&checks));
+    Ok(if check_config::failures(&checks).is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
