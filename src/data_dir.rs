@@ -46,7 +46,12 @@ impl Layout {
         self.root.join("node/containerd/containerd.sock")
     }
 
-    /// The administrator's kubeconfig.
+    /// The administrator's kubeconfig that our own subcommands use.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.root.join("server/admin.kubeconfig")
+    }
+
+    /// The administrator's kubeconfig, where users find it.
     pub fn kubeconfig(&self) -> PathBuf {
         if self.is_default() {
             PathBuf::from("/etc/coracle/kubeconfig.yaml")
