@@ -1,10 +1,18 @@
 //! The table of kinds: everything that the API serves is a line here.
+//!
+//! Enter at [`builtin`]. Discovery, OpenAPI, the routes, the keys in the store and the tables
+//! of `kubectl get` are all read off this table. A group's own table is in the module named
+//! after the group; a kind is one file and one line there. A custom resource makes a [`Kind`]
+//! at run time.
+
+mod define;
 
 use std::sync::{Arc, LazyLock};
 
-use k8s_openapi::{Resource, api::core::v1};
+use crate::{object::Object, strategy::Strategy};
 
-use crate::strategy::{Behaviour, Builtin, Strategy};
+pub use crate::names::NameRule;
+pub use define::{PROXY, READ_WRITE, STREAM};
 
 /// A verb that discovery lists for a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,7 +27,24 @@ pub enum Verb {
     Watch,
 }
 
+impl Verb {
+    /// As discovery and RBAC name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Create => "create",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "deletecollection",
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Patch => "patch",
+            Verb::Update => "update",
+            Verb::Watch => "watch",
+        }
+    }
+}
+
 /// One resource that the API serves, in one version.
+#[derive(Clone)]
 pub struct Kind {
     /// Empty for the core group.
     pub group: String,
@@ -32,50 +57,193 @@ pub struct Kind {
     pub short_names: Vec<String>,
     pub categories: Vec<String>,
     pub namespaced: bool,
+    /// Sorted.
     pub verbs: Vec<Verb>,
+    /// Sorted by name.
+    pub subresources: Vec<SubresourceKind>,
+    pub storage: Storage,
+    /// What `metadata.name` must look like.
+    pub name_rule: NameRule,
+    /// Whether a PUT of an object that does not exist creates it.
+    pub create_on_update: bool,
+    /// Whether an update without `resourceVersion` is accepted.
+    pub unconditional_update: bool,
     pub strategy: Arc<dyn Strategy>,
 }
 
 impl Kind {
     /// `v1`, `apps/v1`
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
+        join_group_version(&self.group, &self.version)
+    }
+
+    /// For example `PodList`.
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&SubresourceKind> {
+        self.subresources
+            .iter()
+            .find(|subresource| subresource.name == name)
+    }
+
+    /// The group, version and kind that are stored for this one.
+    pub fn stored_as(&self) -> (&str, &str, &str) {
+        match &self.storage {
+            Storage::Converted {
+                group,
+                version,
+                kind,
+                ..
+            } => (group, version, kind),
+            Storage::Virtual | Storage::Own { .. } => (&self.group, &self.version, &self.kind),
         }
     }
 }
 
+/// `v1`, `apps/v1`
+pub(crate) fn join_group_version(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
+}
+
+/// A path below an object: `pods/{name}/log`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubresourceKind {
+    /// For example `log`.
+    pub name: String,
+    /// Group, version and kind of its body or options, which need not be the parent's.
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    /// Sorted.
+    pub verbs: Vec<Verb>,
+}
+
+/// Where the objects of a kind are kept.
+#[derive(Clone)]
+pub enum Storage {
+    /// Nothing is stored: a create is a question that gets an answer (`TokenReview`), or the
+    /// objects are computed (`ComponentStatus`).
+    Virtual,
+    /// Under `/registry/{prefix}/`, as this kind.
+    Own { prefix: String },
+    /// The objects are those of another kind in the table, seen through a conversion.
+    Converted {
+        group: String,
+        version: String,
+        kind: String,
+        conversion: &'static dyn Conversion,
+    },
+}
+
+/// Two kinds that are views of one stored object.
+pub trait Conversion: Send + Sync {
+    /// From the kind that has [`Storage::Converted`] to the one that is stored.
+    fn to_stored(&self, served: &dyn Object) -> Box<dyn Object>;
+    /// The way back.
+    fn to_served(&self, stored: &dyn Object) -> Box<dyn Object>;
+}
+
 /// Every built-in kind.
 pub fn builtin() -> &'static [Arc<Kind>] {
-    static TABLE: LazyLock<Vec<Arc<Kind>>> =
-        LazyLock::new(|| vec![namespaced::<v1::ConfigMap>("configmap", &["cm"])]);
+    static TABLE: LazyLock<Vec<Arc<Kind>>> = LazyLock::new(|| {
+        [
+            crate::core::kinds(),
+            crate::apps::kinds(),
+            crate::events::kinds(),
+            crate::authentication::kinds(),
+            crate::authorization::kinds(),
+            crate::autoscaling::kinds(),
+            crate::batch::kinds(),
+            crate::certificates::kinds(),
+            crate::networking::kinds(),
+            crate::policy::kinds(),
+            crate::rbac::kinds(),
+            crate::storage::kinds(),
+            crate::admissionregistration::kinds(),
+            crate::apiextensions::kinds(),
+            crate::scheduling::kinds(),
+            crate::coordination::kinds(),
+            crate::node::kinds(),
+            crate::discovery::kinds(),
+            crate::flowcontrol::kinds(),
+            crate::resource::kinds(),
+            crate::apiregistration::kinds(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(Arc::new)
+        .collect()
+    });
     &TABLE
 }
 
-fn namespaced<T: Behaviour>(singular: &str, short_names: &[&str]) -> Arc<Kind> {
-    Arc::new(Kind {
-        group: T::GROUP.to_owned(),
-        version: T::VERSION.to_owned(),
-        kind: T::KIND.to_owned(),
-        resource: <T as Resource>::URL_PATH_SEGMENT.to_owned(),
-        singular: singular.to_owned(),
-        short_names: short_names.iter().map(|&name| name.to_owned()).collect(),
-        categories: Vec::new(),
-        namespaced: true,
-        verbs: vec![
-            Verb::Create,
-            Verb::Delete,
-            Verb::DeleteCollection,
-            Verb::Get,
-            Verb::List,
-            Verb::Patch,
-            Verb::Update,
-            Verb::Watch,
-        ],
-        strategy: Arc::new(Builtin::<T>::default()),
-    })
+/// The built-in kind of that name.
+pub fn find(group: &str, version: &str, kind: &str) -> Option<&'static Arc<Kind>> {
+    builtin()
+        .iter()
+        .find(|k| k.group == group && k.version == version && k.kind == kind)
 }
 
-impl Behaviour for v1::ConfigMap {}
+/// The built-in kind that a URL names by its plural.
+pub fn find_resource(group: &str, version: &str, resource: &str) -> Option<&'static Arc<Kind>> {
+    builtin()
+        .iter()
+        .find(|k| k.group == group && k.version == version && k.resource == resource)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_kind_stands_in_the_table_once() {
+        let mut seen = BTreeSet::new();
+        for kind in builtin() {
+            assert!(
+                seen.insert((&kind.group, &kind.version, &kind.resource)),
+                "{} twice",
+                kind.resource
+            );
+        }
+    }
+
+    #[test]
+    fn verbs_and_subresources_are_sorted() {
+        for kind in builtin() {
+            assert!(kind.verbs.is_sorted(), "{}", kind.kind);
+            assert!(
+                kind.subresources
+                    .is_sorted_by(|left, right| left.name < right.name)
+            );
+            for subresource in &kind.subresources {
+                assert!(subresource.verbs.is_sorted(), "{}", kind.kind);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_converted_is_stored_as_a_kind_of_the_table() {
+        for kind in builtin() {
+            let (group, version, stored) = kind.stored_as();
+            assert!(find(group, version, stored).is_some(), "{}", kind.kind);
+        }
+    }
+
+    #[test]
+    fn no_two_kinds_share_a_key_prefix() {
+        let mut prefixes = BTreeSet::new();
+        for kind in builtin() {
+            if let Storage::Own { prefix } = &kind.storage {
+                assert!(prefixes.insert(prefix.clone()), "{prefix} twice");
+            }
+        }
+    }
+}

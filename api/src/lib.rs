@@ -4,9 +4,32 @@
 //! Enter at [`kinds::builtin`], the table, and [`Strategy`], what differs between kinds.
 //! Nothing here does any input or output.
 
+mod admissionregistration;
+mod apiextensions;
+mod apiregistration;
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod flowcontrol;
+mod networking;
+mod node;
+mod policy;
+mod rbac;
+mod resource;
+mod scheduling;
+mod storage;
+
 pub mod field;
 mod identity;
 pub mod kinds;
+pub mod names;
 pub mod object;
 pub mod strategy;
 

@@ -47,6 +47,17 @@ impl<T> Typed for T where
 {
 }
 
+/// The object as its type.
+///
+/// # Panics
+/// When it is of another kind. Whoever calls has looked the kind up in the table.
+pub fn expect<T: Typed>(object: &dyn Object) -> &T {
+    object
+        .as_any()
+        .downcast_ref()
+        .unwrap_or_else(|| panic!("the object is no {}", T::KIND))
+}
+
 impl<T: Typed> Object for T {
     fn meta(&self) -> &ObjectMeta {
         self.metadata()

@@ -6,6 +6,7 @@
 use std::marker::PhantomData;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::{
@@ -46,12 +47,89 @@ pub struct DecodeError {
     pub message: String,
 }
 
+/// Which parts of a kind the generic handling knows: it drops the status on create, keeps it on
+/// update, takes nothing else from an update of the status, and raises the generation when the
+/// spec changes. A kind writes it as one line with [`shape!`](crate::shape).
+pub struct Shape<T> {
+    pub status: Option<StatusPart<T>>,
+    /// Whether what raises `metadata.generation` is the same in both. `None`: the kind has no
+    /// generation.
+    pub same_spec: Option<fn(&T, &T) -> bool>,
+}
+
+impl<T> Shape<T> {
+    /// A kind with neither status nor generation.
+    pub const NONE: Self = Shape {
+        status: None,
+        same_spec: None,
+    };
+}
+
+/// The status of a kind.
+pub struct StatusPart<T> {
+    /// Takes it out, leaving the default.
+    pub clear: fn(&mut T),
+    /// Copies it.
+    pub copy: fn(to: &mut T, from: &T),
+    pub meta: StatusMeta,
+}
+
+/// What an update of the status takes from the client's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusMeta {
+    /// All that an update of the object takes.
+    Take,
+    /// All but the labels.
+    KeepLabels,
+    /// Only `managedFields`.
+    Keep,
+}
+
+/// The [`Shape`] of a kind: `shape!(generation: spec, status)`, `shape!(status,
+/// StatusMeta::Keep)`, `shape!(generation: template)`.
+#[macro_export]
+macro_rules! shape {
+    (generation: $spec:ident) => {
+        $crate::strategy::Shape {
+            status: None,
+            same_spec: Some(|new, old| new.$spec == old.$spec),
+        }
+    };
+    (generation: $spec:ident, status) => {
+        $crate::shape!(generation: $spec, status, $crate::strategy::StatusMeta::Take)
+    };
+    (generation: $spec:ident, status, $meta:expr) => {
+        $crate::strategy::Shape {
+            same_spec: Some(|new, old| new.$spec == old.$spec),
+            ..$crate::shape!(status, $meta)
+        }
+    };
+    (status) => {
+        $crate::shape!(status, $crate::strategy::StatusMeta::Take)
+    };
+    (status, $meta:expr) => {
+        $crate::strategy::Shape {
+            status: Some($crate::strategy::StatusPart {
+                clear: |object| object.status = Default::default(),
+                copy: |to, from| to.status.clone_from(&from.status),
+                meta: $meta,
+            }),
+            same_spec: None,
+        }
+    };
+}
+
 /// What a built-in kind adds to the generic handling. Every method has the default that fits a
 /// kind without peculiarities.
+///
+/// The methods that prepare an object run after the generic handling of [`Behaviour::SHAPE`].
 pub trait Behaviour: Typed {
+    /// The parts that are handled generically.
+    const SHAPE: Shape<Self> = Shape::NONE;
+
     /// Fills in upstream's default values.
     fn default_fields(&mut self) {}
-    /// Drops what a client may not set, `status` above all.
+    /// Drops what a client may not set.
     fn prepare_for_create(&mut self) {}
     /// Keeps from `old` what an update through the main resource may not change.
     fn prepare_for_update(&mut self, _old: &Self) {}
@@ -71,8 +149,8 @@ pub trait Behaviour: Typed {
     }
     /// Whether the change raises `metadata.generation` (mostly: whether the spec changed).
     /// `None`: the kind has no generation.
-    fn generation_changed(&self, _old: &Self) -> Option<bool> {
-        None
+    fn generation_changed(&self, old: &Self) -> Option<bool> {
+        Self::SHAPE.same_spec.map(|same| !same(self, old))
     }
     /// Warnings for the client, as upstream's `WarningsOnCreate` and `WarningsOnUpdate`.
     fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
@@ -177,7 +255,11 @@ impl<T: Behaviour> Strategy for Builtin<T> {
     }
 
     fn prepare_for_create(&self, object: &mut dyn Object) {
-        typed_mut::<T>(object).prepare_for_create();
+        let object = typed_mut::<T>(object);
+        if let Some(status) = &T::SHAPE.status {
+            (status.clear)(object);
+        }
+        object.prepare_for_create();
     }
 
     fn prepare_for_update(
@@ -187,10 +269,16 @@ impl<T: Behaviour> Strategy for Builtin<T> {
         subresource: Option<Subresource>,
     ) {
         let (new, old) = (typed_mut::<T>(new), typed::<T>(old));
-        match subresource {
-            None => new.prepare_for_update(old),
-            Some(subresource) => new.prepare_for_subresource(old, subresource),
+        let Some(subresource) = subresource else {
+            if let Some(status) = &T::SHAPE.status {
+                (status.copy)(new, old);
+            }
+            return new.prepare_for_update(old);
+        };
+        if let (Subresource::Status, Some(status)) = (subresource, &T::SHAPE.status) {
+            take_status(new, old, status);
         }
+        new.prepare_for_subresource(old, subresource);
     }
 
     fn validate_create(&self, object: &dyn Object) -> ErrorList {
@@ -245,6 +333,33 @@ impl<T: Behaviour> Strategy for Builtin<T> {
     fn grace_period_seconds(&self, object: &dyn Object, requested: Option<i64>) -> Option<i64> {
         typed::<T>(object).grace_period_seconds(requested)
     }
+}
+
+/// Makes `new` the old object with the new status, and as much new metadata as the kind allows.
+fn take_status<T: Typed>(new: &mut T, old: &T, status: &StatusPart<T>) {
+    let written = std::mem::replace(new, old.clone());
+    (status.copy)(new, &written);
+    let mut meta = written.metadata().clone();
+    match status.meta {
+        StatusMeta::Take => {}
+        StatusMeta::KeepLabels => meta.labels.clone_from(&old.metadata().labels),
+        StatusMeta::Keep => keep_meta_for_status(&mut meta, old.metadata()),
+    }
+    *new.metadata_mut() = meta;
+}
+
+/// Keeps all metadata that belongs to the object rather than to its status.
+///
+/// Name, namespace, uid and resource version stay, so that what is wrong with them is still
+/// noticed; `managedFields` are maintained for each write.
+pub(crate) fn keep_meta_for_status(meta: &mut ObjectMeta, old: &ObjectMeta) {
+    meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    meta.generation = old.generation;
+    meta.self_link.clone_from(&old.self_link);
+    meta.labels.clone_from(&old.labels);
+    meta.annotations.clone_from(&old.annotations);
+    meta.finalizers.clone_from(&old.finalizers);
+    meta.owner_references.clone_from(&old.owner_references);
 }
 
 /// The columns of a kind that defines none.

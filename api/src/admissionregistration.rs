@@ -1,0 +1,40 @@
+//! `admissionregistration.k8s.io`: one file per kind, one line per kind in [`kinds`].
+
+mod mutating_admission_policy;
+mod mutating_admission_policy_binding;
+mod mutating_webhook_configuration;
+mod validating_admission_policy;
+mod validating_admission_policy_binding;
+mod validating_webhook_configuration;
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+};
+
+use crate::kinds::Kind;
+
+/// What the group serves.
+pub(crate) fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::cluster::<MutatingAdmissionPolicy>("mutatingadmissionpolicy")
+            .categories(&["api-extensions"])
+            .no_unconditional_update(),
+        Kind::cluster::<MutatingAdmissionPolicyBinding>("mutatingadmissionpolicybinding")
+            .categories(&["api-extensions"])
+            .no_unconditional_update(),
+        Kind::cluster::<MutatingWebhookConfiguration>("mutatingwebhookconfiguration")
+            .categories(&["api-extensions"])
+            .no_unconditional_update(),
+        Kind::cluster::<ValidatingAdmissionPolicy>("validatingadmissionpolicy")
+            .categories(&["api-extensions"])
+            .no_unconditional_update()
+            .status(),
+        Kind::cluster::<ValidatingAdmissionPolicyBinding>("validatingadmissionpolicybinding")
+            .categories(&["api-extensions"])
+            .no_unconditional_update(),
+        Kind::cluster::<ValidatingWebhookConfiguration>("validatingwebhookconfiguration")
+            .categories(&["api-extensions"])
+            .no_unconditional_update(),
+    ]
+}

@@ -1,0 +1,18 @@
+//! `certificates.k8s.io`: one file per kind, one line per kind in [`kinds`].
+
+mod certificate_signing_request;
+
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+
+use crate::kinds::{Kind, NameRule, READ_WRITE};
+
+/// What the group serves.
+pub(crate) fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::cluster::<CertificateSigningRequest>("certificatesigningrequest")
+            .short_names(&["csr"])
+            .name(NameRule::PathSegment)
+            .part("approval", READ_WRITE)
+            .status(),
+    ]
+}

@@ -1,0 +1,100 @@
+//! Event of `events.k8s.io`, and how it is stored: as an Event of the core group.
+//!
+//! Upstream: `pkg/apis/events/v1/conversion.go`.
+
+use k8s_openapi::api::{core::v1 as core, events::v1 as events};
+
+use crate::{
+    kinds::Conversion,
+    object::{Object, expect},
+    strategy::Behaviour,
+};
+
+impl Behaviour for events::Event {}
+
+/// The fields differ in name only.
+pub(super) struct EventConversion;
+
+impl Conversion for EventConversion {
+    fn to_stored(&self, served: &dyn Object) -> Box<dyn Object> {
+        let event = expect::<events::Event>(served).clone();
+        Box::new(core::Event {
+            metadata: event.metadata,
+            involved_object: event.regarding.unwrap_or_default(),
+            related: event.related,
+            message: event.note,
+            source: event.deprecated_source,
+            first_timestamp: event.deprecated_first_timestamp,
+            last_timestamp: event.deprecated_last_timestamp,
+            count: event.deprecated_count,
+            event_time: event.event_time,
+            series: event.series.map(|series| core::EventSeries {
+                count: Some(series.count),
+                last_observed_time: Some(series.last_observed_time),
+            }),
+            reporting_component: event.reporting_controller,
+            reporting_instance: event.reporting_instance,
+            action: event.action,
+            reason: event.reason,
+            type_: event.type_,
+        })
+    }
+
+    fn to_served(&self, stored: &dyn Object) -> Box<dyn Object> {
+        let event = expect::<core::Event>(stored).clone();
+        Box::new(events::Event {
+            metadata: event.metadata,
+            regarding: Some(event.involved_object),
+            related: event.related,
+            note: event.message,
+            deprecated_source: event.source,
+            deprecated_first_timestamp: event.first_timestamp,
+            deprecated_last_timestamp: event.last_timestamp,
+            deprecated_count: event.count,
+            event_time: event.event_time,
+            series: event.series.map(|series| events::EventSeries {
+                count: series.count.unwrap_or_default(),
+                last_observed_time: series.last_observed_time.unwrap_or_else(|| {
+                    k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(
+                        jiff::Timestamp::UNIX_EPOCH,
+                    )
+                }),
+            }),
+            reporting_controller: event.reporting_component,
+            reporting_instance: event.reporting_instance,
+            action: event.action,
+            reason: event.reason,
+            type_: event.type_,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_survives_the_way_to_the_store_and_back() {
+        let json = serde_json::json!({
+            "apiVersion": "events.k8s.io/v1", "kind": "Event",
+            "metadata": {"name": "web.1", "namespace": "default"},
+            "regarding": {"kind": "Pod", "name": "web"},
+            "related": {"kind": "Node", "name": "one"},
+            "note": "Started", "reason": "Started", "type": "Normal", "action": "Start",
+            "eventTime": "2026-01-02T03:04:05.000006Z",
+            "series": {"count": 2, "lastObservedTime": "2026-01-02T03:04:06.000000Z"},
+            "reportingController": "kubelet", "reportingInstance": "one",
+            "deprecatedSource": {"component": "kubelet"},
+            "deprecatedFirstTimestamp": "2026-01-02T03:04:05Z",
+            "deprecatedLastTimestamp": "2026-01-02T03:04:06Z",
+            "deprecatedCount": 2,
+        });
+        let event: events::Event = serde_json::from_value(json.clone()).unwrap();
+        let stored = EventConversion.to_stored(&event);
+        assert_eq!(
+            expect::<core::Event>(&*stored).message.as_deref(),
+            Some("Started")
+        );
+        assert_eq!(EventConversion.to_served(&*stored).to_value(), json);
+    }
+}

@@ -1,0 +1,22 @@
+//! `resource.k8s.io` (dynamic resource allocation): one file per kind, one line per kind in [`kinds`].
+
+mod device_class;
+mod resource_claim;
+mod resource_claim_template;
+mod resource_slice;
+
+use k8s_openapi::api::resource::v1::{
+    DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
+};
+
+use crate::kinds::Kind;
+
+/// What the group serves.
+pub(crate) fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::cluster::<DeviceClass>("deviceclass"),
+        Kind::namespaced::<ResourceClaim>("resourceclaim").status(),
+        Kind::namespaced::<ResourceClaimTemplate>("resourceclaimtemplate"),
+        Kind::cluster::<ResourceSlice>("resourceslice"),
+    ]
+}

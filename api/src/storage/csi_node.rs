@@ -1,0 +1,7 @@
+//! CSINode.
+
+use k8s_openapi::api::storage::v1::CSINode;
+
+use crate::strategy::Behaviour;
+
+impl Behaviour for CSINode {}
