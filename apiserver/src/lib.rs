@@ -1,1 +1,11 @@
-//! The API server: HTTP, verbs, watch, authentication, authorization, admission
+//! The API server: HTTP, verbs, watch, authentication, authorization, admission.
+
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod error;
+mod query;
+pub mod request_info;
+
+pub use error::ApiError;
+pub use request_info::RequestInfo;

@@ -1,0 +1,142 @@
+//! What is done to and asked of an object before it is stored: the seam of admission.
+//!
+//! A plugin implements [`Admission`]; [`Chain`] runs the plugins in order, first all that
+//! change the object, then, after validation, all that only look.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use coracle_api::{Identity, Kind, Object};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::error::ApiError;
+
+/// What a request does to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    /// `exec`, `attach`, `portforward` and `proxy`.
+    Connect,
+}
+
+/// Everything about the request but the object itself.
+pub struct Attributes<'a> {
+    pub user: &'a Identity,
+    pub operation: Operation,
+    /// The resource of the URL, in the version that the client asked for.
+    pub kind: &'a Kind,
+    /// Empty for the main resource.
+    pub subresource: &'a str,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: &'a str,
+    /// Empty while a name is still to be generated.
+    pub name: &'a str,
+    pub dry_run: bool,
+    /// The `CreateOptions`, `UpdateOptions`, `PatchOptions` or `DeleteOptions` as JSON; for
+    /// `Connect` the options of the connection (`PodExecOptions`…).
+    pub options: &'a Value,
+    /// Texts for the client's `Warning` headers.
+    pub warnings: &'a Warnings,
+}
+
+impl Attributes<'_> {
+    /// Whether this is the resource of `group` with the plural `resource`, and no subresource.
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        self.kind.group == group && self.kind.resource == resource && self.subresource.is_empty()
+    }
+}
+
+/// Warnings collected while a request is handled.
+#[derive(Debug, Default)]
+pub struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// Adds a warning, unless the request has it already.
+    pub fn add(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut texts = self.0.lock();
+        if !text.is_empty() && !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+
+    /// The warnings so far; none are left.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+/// An admission plugin. `object` is `None` for deletions and most connections; `old` is the
+/// stored object for updates and deletions.
+#[async_trait]
+pub trait Admission: Send + Sync + 'static {
+    /// Upstream's name, for example `NamespaceLifecycle`.
+    fn name(&self) -> &'static str;
+
+    /// Whether the plugin has anything to do with such a request. Called before the others.
+    fn handles(&self, attributes: &Attributes<'_>) -> bool;
+
+    /// May change the object or refuse it.
+    async fn admit(
+        &self,
+        _attributes: &Attributes<'_>,
+        _object: Option<&mut dyn Object>,
+        _old: Option<&dyn Object>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// May only refuse. Called when the object is in its final form.
+    async fn validate(
+        &self,
+        _attributes: &Attributes<'_>,
+        _object: Option<&dyn Object>,
+        _old: Option<&dyn Object>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// Plugins in the order in which they run. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Chain(Arc<[Arc<dyn Admission>]>);
+
+impl Chain {
+    pub fn new(plugins: Vec<Arc<dyn Admission>>) -> Self {
+        Chain(plugins.into())
+    }
+
+    /// Lets every plugin change the object.
+    pub async fn admit(
+        &self,
+        attributes: &Attributes<'_>,
+        mut object: Option<&mut dyn Object>,
+        old: Option<&dyn Object>,
+    ) -> Result<(), ApiError> {
+        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+            // Not `as_deref_mut`, which would tie the plugin's borrow to the whole loop.
+            let object: Option<&mut dyn Object> = match &mut object {
+                Some(object) => Some(&mut **object),
+                None => None,
+            };
+            plugin.admit(attributes, object, old).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets every plugin refuse the object.
+    pub async fn validate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&dyn Object>,
+        old: Option<&dyn Object>,
+    ) -> Result<(), ApiError> {
+        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+            plugin.validate(attributes, object, old).await?;
+        }
+        Ok(())
+    }
+}
