@@ -4,12 +4,27 @@
 //! opaque bytes. Every committed transaction takes the next number of one global
 //! [`Revision`] sequence. What the trait promises, every backend's behaviour is tested
 //! against in one suite of functions over it.
+//!
+//! Backends: [`MemoryStore`], [`SqliteStore`].
+
+mod history;
+mod memory;
+mod sqlite;
+mod stage;
+mod state;
+mod watcher;
+mod written;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+
+pub use history::HistoryLimits;
+pub use memory::MemoryStore;
+pub use sqlite::{OpenError, SqliteConfig, SqliteStore};
+pub use written::Written;
 
 /// A point in the store's history. 0 is "before everything"; the first write gets 1 or more.
 pub type Revision = u64;
@@ -48,6 +63,8 @@ pub enum Write {
 }
 
 /// Writes that commit together, at one revision, if all comparisons hold.
+///
+/// A key is written at most once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {
     pub compares: Vec<Compare>,
@@ -146,16 +163,29 @@ pub trait Store: Send + Sync + 'static {
 
     /// Commits the transaction durably and returns its revision.
     ///
+    /// A transaction that changes nothing (no writes, or deletes of absent keys only) takes no
+    /// revision of its own and returns the current one.
+    ///
     /// # Errors
-    /// [`Error::Conflict`] when a comparison fails; then nothing was written.
+    /// [`Error::Conflict`] when a comparison fails; then nothing was written. After
+    /// [`Error::Backend`] or [`Error::Closed`] the transaction may or may not have been
+    /// committed, as after a lost connection.
     async fn commit(&self, transaction: Transaction) -> Result<Revision, Error>;
 
     /// The changes below `prefix` with a revision greater than `after`.
     ///
     /// # Errors
-    /// [`Error::Compacted`] when the history kept does not reach back to `after`.
+    /// [`Error::Compacted`] when the history kept does not reach back to `after`, and later as
+    /// the last item of a stream that was not read fast enough; [`Error::Future`] when `after`
+    /// has not happened yet.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error>;
 
-    /// Waits for writes under way and closes the store. Later calls give [`Error::Closed`].
+    /// What was written to the device since the store was opened, for each kind of key.
+    fn written(&self) -> Vec<Written> {
+        Vec::new()
+    }
+
+    /// Waits for writes under way and closes the store. Later calls give [`Error::Closed`], and
+    /// so does every watch as its last item.
     async fn close(&self);
 }
