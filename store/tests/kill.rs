@@ -46,7 +46,7 @@ fn no_acknowledged_write_is_lost() {
             acknowledged.revision > before,
             "round {round} wrote nothing"
         );
-        runtime.block_on(verify(&path, &acknowledged));
+        runtime.block_on(verify(&path, &mut acknowledged));
     }
     assert!(acknowledged.numbers.len() >= WRITERS);
 }
@@ -59,20 +59,16 @@ fn write_and_kill(path: &Path, acknowledged: &mut Acknowledged) {
         .spawn()
         .expect("the writer starts");
     let mut lines = BufReader::new(writer.stdout.take().expect("a pipe")).lines();
-    let mut first = true;
-    let killer = loop {
-        let line = lines.next().expect("the writer writes").expect("a line");
-        first &= !record(&line, acknowledged);
-        if !first {
-            let pid = writer.id();
-            let delay = Duration::from_micros(RandomState::new().hash_one(pid) % 60_000);
-            break std::thread::spawn(move || {
-                std::thread::sleep(delay);
-                writer.kill().expect("the writer is killed");
-                writer.wait().expect("the writer has ended");
-            });
-        }
-    };
+    while !record(
+        &lines.next().expect("the writer writes").expect("a line"),
+        acknowledged,
+    ) {}
+    let delay = Duration::from_micros(RandomState::new().hash_one(writer.id()) % 60_000);
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(delay);
+        writer.kill().expect("the writer is killed");
+        writer.wait().expect("the writer has ended");
+    });
     // The pipe holds what was acknowledged before the kill.
     for line in lines.map_while(Result::ok) {
         record(&line, acknowledged);
@@ -95,10 +91,10 @@ fn record(line: &str, acknowledged: &mut Acknowledged) -> bool {
     true
 }
 
-async fn verify(path: &Path, acknowledged: &Acknowledged) {
+async fn verify(path: &Path, acknowledged: &mut Acknowledged) {
     let store = open(path);
     assert!(store.revision().await.expect("a revision") >= acknowledged.revision);
-    for (key, number) in &acknowledged.numbers {
+    for (key, number) in &mut acknowledged.numbers {
         let stored = store.get(key).await.expect("a get").expect("the key");
         let stored: u64 = String::from_utf8_lossy(&stored.value[..20])
             .parse()
@@ -107,7 +103,9 @@ async fn verify(path: &Path, acknowledged: &Acknowledged) {
             stored >= *number,
             "{key} is at {stored}, acknowledged was {number}"
         );
-        assert!(stored <= number + 1, "{key} is at {stored}, never written");
+        assert!(stored <= *number + 1, "{key} is at {stored}, never written");
+        // A write that was under way at the kill may be there, and then it has to stay.
+        *number = stored;
     }
     store.close().await;
 }
