@@ -139,9 +139,10 @@ pub trait Behaviour: Typed {
     fn validate(&self) -> ErrorList {
         ErrorList::new()
     }
-    /// What is wrong with the change. Called after [`Behaviour::validate`] found nothing.
+    /// What is wrong with it as a change of `old`; the default is [`Behaviour::validate`], which
+    /// a kind with rules for changes calls where upstream does.
     fn validate_update(&self, _old: &Self) -> ErrorList {
-        ErrorList::new()
+        self.validate()
     }
     /// What is wrong with a change through a subresource.
     fn validate_subresource(&self, _old: &Self, _subresource: Subresource) -> ErrorList {
@@ -292,14 +293,9 @@ impl<T: Behaviour> Strategy for Builtin<T> {
         subresource: Option<Subresource>,
     ) -> ErrorList {
         let (new, old) = (typed::<T>(new), typed::<T>(old));
-        if let Some(subresource) = subresource {
-            return new.validate_subresource(old, subresource);
-        }
-        let errors = new.validate();
-        if errors.is_empty() {
-            new.validate_update(old)
-        } else {
-            errors
+        match subresource {
+            Some(subresource) => new.validate_subresource(old, subresource),
+            None => new.validate_update(old),
         }
     }
 
@@ -363,31 +359,9 @@ pub(crate) fn keep_meta_for_status(meta: &mut ObjectMeta, old: &ObjectMeta) {
 }
 
 /// The columns of a kind that defines none.
-pub const NAME_AND_AGE: &[Column] = &[
-    Column {
-        name: "Name",
-        column_type: "string",
-        format: "name",
-        description: "Name must be unique within a namespace.",
-        priority: 0,
-    },
-    Column {
-        name: "Age",
-        column_type: "string",
-        format: "",
-        description: "Time since the object was created.",
-        priority: 0,
-    },
-];
+pub const NAME_AND_AGE: &[Column] = &[crate::table::NAME, crate::table::AGE];
 
-fn name_and_age<T: Typed>(object: &T, _now: Timestamp) -> Vec<Value> {
+fn name_and_age<T: Typed>(object: &T, now: Timestamp) -> Vec<Value> {
     let meta = object.metadata();
-    vec![
-        Value::from(meta.name.clone()),
-        Value::from(
-            meta.creation_timestamp
-                .as_ref()
-                .map(|created| created.0.to_string()),
-        ),
-    ]
+    vec![Value::from(meta.name.clone()), crate::table::age(meta, now)]
 }

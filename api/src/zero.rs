@@ -1,0 +1,94 @@
+//! Fields that upstream's encoding leaves out when they hold the zero value.
+//!
+//! Upstream declares such a field as a plain value with `omitempty`, so `hostNetwork: false`,
+//! `args: []` and an absent field are one and the same there. [`drop_zero!`](crate::drop_zero)
+//! makes them the same here, so that two objects that mean the same also compare the same.
+//! Fields that are pointers upstream (`automountServiceAccountToken`) are not given to it:
+//! there, absent and `false` differ.
+
+use std::collections::BTreeMap;
+
+/// A type with a zero value in upstream's encoding.
+pub trait Zero {
+    fn is_zero(&self) -> bool;
+}
+
+impl Zero for bool {
+    fn is_zero(&self) -> bool {
+        !self
+    }
+}
+
+impl Zero for i32 {
+    fn is_zero(&self) -> bool {
+        *self == 0
+    }
+}
+
+impl Zero for i64 {
+    fn is_zero(&self) -> bool {
+        *self == 0
+    }
+}
+
+impl Zero for String {
+    fn is_zero(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<T> Zero for Vec<T> {
+    fn is_zero(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<K, V> Zero for BTreeMap<K, V> {
+    fn is_zero(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+/// Makes a field that holds the zero value absent.
+pub fn drop_zero<T: Zero>(field: &mut Option<T>) {
+    if field.as_ref().is_some_and(Zero::is_zero) {
+        *field = None;
+    }
+}
+
+/// Makes those of the named fields absent that hold the zero value.
+#[macro_export]
+macro_rules! drop_zero {
+    ($object:expr; $($field:ident),+ $(,)?) => {
+        $( $crate::zero::drop_zero(&mut $object.$field); )+
+    };
+}
+
+/// A list that may be absent, as a slice.
+pub(crate) fn list<T>(field: &Option<Vec<T>>) -> &[T] {
+    field.as_deref().unwrap_or_default()
+}
+
+/// A list that may be absent, for changing its items.
+pub(crate) fn list_mut<T>(field: &mut Option<Vec<T>>) -> &mut [T] {
+    field.as_deref_mut().unwrap_or_default()
+}
+
+/// A string that may be absent; absent is empty.
+pub(crate) fn text(field: &Option<String>) -> &str {
+    field.as_deref().unwrap_or_default()
+}
+
+/// Sets a string that is absent or empty.
+pub(crate) fn default_text(field: &mut Option<String>, value: &str) {
+    if text(field).is_empty() {
+        *field = Some(value.to_owned());
+    }
+}
+
+/// Sets a number that is absent or zero.
+pub(crate) fn default_number<T: Zero>(field: &mut Option<T>, value: T) {
+    if field.as_ref().is_none_or(Zero::is_zero) {
+        *field = Some(value);
+    }
+}
