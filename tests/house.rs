@@ -13,13 +13,20 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("coracle-controllers", &["coracle-client", "coracle-api"]),
     ("coracle-scheduler", &["coracle-client", "coracle-api"]),
-    ("coracle-kubelet", &["coracle-client", "coracle-api"]),
+    (
+        "coracle-kubelet",
+        &["coracle-client", "coracle-transport", "coracle-api"],
+    ),
     ("coracle-proxy", &["coracle-client", "coracle-api"]),
     ("coracle-dns", &["coracle-client", "coracle-api"]),
     ("coracle-cni", &[]),
     ("coracle-client", &["coracle-api"]),
-    ("coracle-apiserver", &["coracle-store", "coracle-api"]),
+    (
+        "coracle-apiserver",
+        &["coracle-store", "coracle-transport", "coracle-api"],
+    ),
     ("coracle-store", &[]),
+    ("coracle-transport", &[]),
     ("coracle-api", &[]),
 ];
 
