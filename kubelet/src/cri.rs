@@ -13,7 +13,11 @@ use tonic::transport::{Channel, Endpoint, Uri};
 pub struct Cri {
     pub runtime: RuntimeServiceClient<Channel>,
     pub image: ImageServiceClient<Channel>,
+    channel: Channel,
 }
+
+/// The largest message of the runtime that is read, as upstream.
+const LARGEST_MESSAGE: usize = 16 << 20;
 
 impl Cri {
     /// `socket` is the path of the runtime's Unix socket, without a scheme.
@@ -29,8 +33,16 @@ impl Cri {
             }),
         );
         Cri {
-            runtime: RuntimeServiceClient::new(channel.clone()),
-            image: ImageServiceClient::new(channel),
+            runtime: RuntimeServiceClient::new(channel.clone())
+                .max_decoding_message_size(LARGEST_MESSAGE),
+            image: ImageServiceClient::new(channel.clone())
+                .max_decoding_message_size(LARGEST_MESSAGE),
+            channel,
         }
+    }
+
+    /// The channel that both services use, for what the runtime serves beside CRI.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 }

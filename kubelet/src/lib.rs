@@ -1,3 +1,8 @@
 //! The node agent: makes the pods bound to this node run on a CRI runtime.
 
+pub mod cgroups;
+pub mod config;
 pub mod cri;
+pub mod runtime;
+
+pub use config::Config;

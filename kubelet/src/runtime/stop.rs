@@ -1,0 +1,180 @@
+//! Takes everything of a node down: pods, sandboxes, containerd, its shims, mounts and cgroups.
+//!
+//! Nothing stops at its first error: what cannot be taken down is told, and the rest goes on.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use k8s_cri::v1::{
+    ListPodSandboxRequest, RemovePodSandboxRequest, StopPodSandboxRequest, VersionRequest,
+};
+use nix::mount::{MntFlags, umount2};
+
+use super::{Paths, process};
+use crate::{
+    cgroups,
+    config::{Config, RuntimeSource},
+    cri::Cri,
+};
+
+/// For a runtime to answer whether it is there.
+const ANSWER: Duration = Duration::from_secs(2);
+/// For one sandbox to stop; its containers are killed.
+const SANDBOX: Duration = Duration::from_secs(30);
+/// For a process to end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Sandboxes taken down at once.
+const AT_ONCE: usize = 16;
+
+/// Stops everything that the kubelet of `config` runs or has left behind, and leaves the data.
+/// Returns what could not be taken down.
+pub async fn stop_all(config: &Config) -> Vec<String> {
+    let mut errors = Vec::new();
+    let cri = Cri::new(&config.runtime_socket());
+    let mut runtime = cri.runtime.clone();
+    let answers = runtime.version(VersionRequest::default());
+    if matches!(tokio::time::timeout(ANSWER, answers).await, Ok(Ok(_))) {
+        remove_sandboxes(&cri, &mut errors).await;
+    }
+    if matches!(config.runtime, RuntimeSource::Managed(_)) {
+        end_processes(&Paths::new(&config.data_dir), &mut errors).await;
+    }
+    let kubepods = config.cgroup_root.join("kubepods");
+    errors.extend(cgroups::remove_tree(&kubepods).await);
+    for directory in [&config.root_dir, &config.data_dir] {
+        unmount_below(directory, &mut errors);
+    }
+    errors
+}
+
+async fn remove_sandboxes(cri: &Cri, errors: &mut Vec<String>) {
+    let listed = cri
+        .runtime
+        .clone()
+        .list_pod_sandbox(ListPodSandboxRequest::default())
+        .await;
+    let sandboxes = match listed {
+        Ok(listed) => listed.into_inner().items,
+        Err(status) => {
+            errors.push(format!("cannot list the sandboxes: {}", status.message()));
+            return;
+        }
+    };
+    let mut removals = futures::stream::iter(sandboxes.into_iter().map(|sandbox| {
+        let mut runtime = cri.runtime.clone();
+        async move {
+            let id = sandbox.id;
+            let stop = runtime.stop_pod_sandbox(StopPodSandboxRequest {
+                pod_sandbox_id: id.clone(),
+            });
+            let stopped = tokio::time::timeout(SANDBOX, stop).await;
+            let remove = runtime.remove_pod_sandbox(RemovePodSandboxRequest {
+                pod_sandbox_id: id.clone(),
+            });
+            let removed = tokio::time::timeout(SANDBOX, remove).await;
+            match (stopped, removed) {
+                (_, Ok(Ok(_))) => None,
+                (_, Ok(Err(status))) => {
+                    Some(format!("cannot remove sandbox {id}: {}", status.message()))
+                }
+                (_, Err(_)) => Some(format!("cannot remove sandbox {id}: it takes too long")),
+            }
+        }
+    }))
+    .buffer_unordered(AT_ONCE);
+    while let Some(error) = removals.next().await {
+        errors.extend(error);
+    }
+}
+
+/// containerd first: it would start shims again that we end.
+async fn end_processes(paths: &Paths, errors: &mut Vec<String>) {
+    let settings = paths.settings();
+    let socket = paths.socket();
+    let containerds = process::find(|line| process::is_containerd_with(line, &settings));
+    for pid in containerds {
+        if let Err(error) = process::end(pid, PATIENCE).await {
+            errors.push(format!("cannot end containerd {pid}: {error}"));
+        }
+    }
+    for pid in process::find(|line| process::is_shim_of(line, &socket)) {
+        if let Err(error) = process::end(pid, PATIENCE).await {
+            errors.push(format!("cannot end shim {pid}: {error}"));
+        }
+    }
+    for file in [paths.pid_file(), socket] {
+        if let Err(error) = std::fs::remove_file(&file)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            errors.push(format!("cannot remove {}: {error}", file.display()));
+        }
+    }
+}
+
+/// Unmounts everything below a directory, the innermost first.
+fn unmount_below(directory: &Path, errors: &mut Vec<String>) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for mount in mounts_below(&mounts, directory) {
+        let undone =
+            umount2(&mount, MntFlags::empty()).or_else(|_| umount2(&mount, MntFlags::MNT_DETACH));
+        if let Err(errno) = undone {
+            errors.push(format!("cannot unmount {}: {errno}", mount.display()));
+        }
+    }
+}
+
+/// The mount points strictly below a directory in the order in which they can be undone.
+fn mounts_below(mountinfo: &str, directory: &Path) -> Vec<PathBuf> {
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|field| PathBuf::from(unescape(field)))
+        .filter(|mount| mount != directory && mount.starts_with(directory))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect()
+}
+
+/// The kernel writes blanks and backslashes in mount points as octal numbers.
+fn unescape(field: &str) -> String {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first == b'\\'
+            && let Some(digits) = tail.get(..3)
+            && let Some(byte) = std::str::from_utf8(digits)
+                .ok()
+                .and_then(|digits| u8::from_str_radix(digits, 8).ok())
+        {
+            bytes.push(byte);
+            rest = &tail[3..];
+        } else {
+            bytes.push(first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_come_innermost_first_and_unescaped() {
+        let mountinfo = "\
+22 1 0:2 / /data rw - ext4 /dev/vda rw
+30 22 0:3 / /data/a rw - tmpfs tmpfs rw
+31 30 0:4 / /data/a/b\\040c rw - tmpfs tmpfs rw
+32 22 0:5 / /database rw - tmpfs tmpfs rw
+";
+        assert_eq!(
+            mounts_below(mountinfo, Path::new("/data")),
+            [PathBuf::from("/data/a/b c"), PathBuf::from("/data/a")]
+        );
+    }
+}
