@@ -122,3 +122,48 @@ impl fmt::Display for Path {
         f.write_str(&self.0)
     }
 }
+
+impl ErrorType {
+    /// As upstream's messages begin.
+    pub fn text(self) -> &'static str {
+        match self {
+            ErrorType::Required => "Required value",
+            ErrorType::Duplicate => "Duplicate value",
+            ErrorType::Invalid | ErrorType::TypeInvalid => "Invalid value",
+            ErrorType::NotSupported => "Unsupported value",
+            ErrorType::Forbidden => "Forbidden",
+            ErrorType::TooLong => "Too long",
+            ErrorType::TooMany => "Too many",
+            ErrorType::NotFound => "Not found",
+            ErrorType::InternalError => "Internal error",
+        }
+    }
+}
+
+impl FieldError {
+    /// The error without its field: `Invalid value: "x": must be no more than 63 characters`.
+    pub fn body(&self) -> String {
+        let kind = self.error_type.text();
+        let mut body = match (self.error_type, &self.bad_value) {
+            (
+                ErrorType::Required
+                | ErrorType::Forbidden
+                | ErrorType::TooLong
+                | ErrorType::InternalError,
+                _,
+            ) => kind.to_owned(),
+            (_, value) => format!("{kind}: {value}"),
+        };
+        if !self.detail.is_empty() {
+            body.push_str(": ");
+            body.push_str(&self.detail);
+        }
+        body
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.body())
+    }
+}

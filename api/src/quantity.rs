@@ -1,9 +1,10 @@
 //! Amounts of resources: `500m`, `1.5Gi`, `3e6`.
 //!
-//! Enter at [`Amount::parse`]. Parsing, rounding and the canonical form are upstream's
+//! Enter at [`Amount::parse`] for arithmetic, and at [`canonical`] for the text under which a
+//! quantity is stored. Parsing, rounding and the canonical form are upstream's
 //! (`k8s.io/apimachinery/pkg/api/resource`): an amount remembers the family of suffixes that it
-//! was written with, has at most nine decimal places (more are rounded away from zero) and is at
-//! most 2^63-1 in magnitude.
+//! was written with, has at most nine decimal places (more are rounded away from zero) and is,
+//! with a binary suffix, at most 2^63-1 in magnitude.
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
@@ -14,7 +15,7 @@ pub type ResourceList = BTreeMap<String, Quantity>;
 
 /// An amount is kept in billionths.
 const NANO: i128 = 1_000_000_000;
-const MAX: i128 = (i64::MAX as i128) * NANO;
+const MAX_BINARY: i128 = (i64::MAX as i128) * NANO;
 
 /// The family of suffixes that an amount is written with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,7 +137,7 @@ impl Amount {
     /// The sum. It is written as this one is, unless this one is zero.
     pub fn plus(self, other: Self) -> Self {
         Amount {
-            nano: self.nano + other.nano,
+            nano: self.nano.saturating_add(other.nano),
             format: if self.is_zero() {
                 other.format
             } else {
@@ -206,7 +207,8 @@ impl fmt::Display for Amount {
             format => {
                 let mut number = self.nano;
                 let mut exponent = -9;
-                while number % 1000 == 0 {
+                // There is no suffix above E.
+                while number % 1000 == 0 && (exponent < 18 || format == Format::DecimalExponent) {
                     number /= 1000;
                     exponent += 3;
                 }
@@ -228,7 +230,7 @@ fn decimal_suffix(exponent: i32) -> &'static str {
     usize::try_from(exponent / 3 + 3)
         .ok()
         .and_then(|index| DECIMAL_SUFFIXES.get(index))
-        .expect("an amount has at most 19 digits before its point and 9 behind it")
+        .expect("only exponents that have a suffix are asked for")
 }
 
 /// Whether upstream's regular expression accepts it behind a number.
@@ -288,20 +290,24 @@ fn nano_of(number: &str, suffix: Suffix) -> i128 {
     let scale = suffix.ten + 9 - length(fraction) + length(&digits[kept.len()..]);
 
     let Some(product) = mantissa.checked_mul(1 << suffix.two) else {
-        return MAX;
+        return MAX_BINARY;
     };
     let nano = if scale >= 0 {
         10i128
             .checked_pow(scale.unsigned_abs())
             .and_then(|factor| product.checked_mul(factor))
-            .unwrap_or(MAX)
+            .unwrap_or(i128::MAX)
     } else {
         match 10i128.checked_pow(scale.unsigned_abs()) {
             Some(divisor) => divide_up(product, divisor),
             None => 1,
         }
     };
-    nano.saturating_add(i128::from(is_cut)).min(MAX)
+    let nano = nano.saturating_add(i128::from(is_cut));
+    match suffix.format {
+        Format::BinarySi => nano.min(MAX_BINARY),
+        Format::DecimalSi | Format::DecimalExponent => nano,
+    }
 }
 
 fn length(digits: &str) -> i32 {
@@ -323,6 +329,46 @@ fn saturate(value: i128) -> i64 {
 /// The amount of a resource in a list; zero when the list does not name it.
 pub fn amount_in(list: &ResourceList, name: &str) -> Amount {
     list.get(name).map(Amount::from).unwrap_or_default()
+}
+
+/// The text under which a quantity is stored. Upstream keeps what the client wrote when it is
+/// near enough to the canonical form: `1.500` stays, and `1.5` becomes `1500m`.
+pub fn canonical(text: &str) -> Result<String, ParseError> {
+    let text = text.trim();
+    let amount = Amount::parse(text)?;
+    Ok(if is_kept(text, amount) {
+        text.to_owned()
+    } else {
+        amount.to_string()
+    })
+}
+
+/// Whether upstream's parser takes the text as canonical already.
+fn is_kept(text: &str, amount: Amount) -> bool {
+    let unsigned = text.trim_start_matches(['-', '+']).trim_start_matches('0');
+    let number_length = unsigned
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(unsigned.len());
+    let (number, suffix) = unsigned.split_at(number_length);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let Some(suffix) = Suffix::parse(suffix) else {
+        return false;
+    };
+    let digits = format!("{}{fraction}", if whole.is_empty() { "0" } else { whole });
+    if suffix.format == Format::BinarySi {
+        let precision = 14 - length(whole).max(1) - (suffix.two as f32 * 3.0 / 10.0) as i32;
+        let value: i128 = digits.parse().unwrap_or(0);
+        return fraction.is_empty()
+            && precision >= 0
+            && value & 7 != 0
+            && i64::try_from(amount.nano / NANO).is_ok();
+    }
+    let scale = suffix.ten - length(fraction);
+    length(&digits) <= 18
+        && scale >= -9
+        && scale % 3 == 0
+        && !digits.ends_with("000")
+        && !digits.starts_with('0')
 }
 
 #[cfg(test)]
@@ -358,8 +404,10 @@ mod tests {
             ("0.0000000001", "1n"),
             ("1e-30", "1e-9"),
             ("9223372036854775807", "9223372036854775807"),
-            ("9223372036854775808", "9223372036854775807"),
-            ("1e40", "9223372036854775807"),
+            ("9223372036854775808", "9223372036854775808"),
+            ("12E", "12E"),
+            ("1000E", "1000E"),
+            ("1e24", "1e24"),
             ("8Ei", "9223372036854775807"),
             ("7Ei", "7Ei"),
         ];
@@ -369,6 +417,44 @@ mod tests {
                 canonical,
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn the_stored_text_is_what_upstream_stores() {
+        for (given, stored) in [
+            ("0", "0"),
+            ("00", "0"),
+            ("0Mi", "0"),
+            ("1024Mi", "1Gi"),
+            ("307200Ki", "300Mi"),
+            ("1025024Mi", "1001Gi"),
+            ("5000m", "5"),
+            ("1000M", "1G"),
+            ("0.001T", "1G"),
+            ("1000u", "1m"),
+            ("1.08", "1080m"),
+            ("1080000000n", "1080m"),
+            (".001e12", "1e9"),
+            ("0.001e0", "1e-3"),
+            ("1000e-12", "1e-9"),
+            ("1234567m", "1234567m"),
+            ("1E6", "1E6"),
+            ("1.500", "1.500"),
+            ("1.5Gi", "1536Mi"),
+            ("100.035Ki", "102435840m"),
+            ("1.", "1."),
+            ("-5000m", "-5"),
+            ("0.1", "100m"),
+            ("+5", "+5"),
+            ("64Ki", "64Ki"),
+            ("9Ei", "9223372036854775807"),
+            ("0.000000000001Ki", "2n"),
+            ("3.001n", "4n"),
+            ("0.00000012345", "124n"),
+            (" 1 ", "1"),
+        ] {
+            assert_eq!(canonical(given).as_deref(), Ok(stored), "{given}");
         }
     }
 

@@ -2,7 +2,11 @@
 //!
 //! Upstream: `pkg/apis/events/v1/conversion.go`.
 
-use k8s_openapi::api::{core::v1 as core, events::v1 as events};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1 as core, events::v1 as events},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 
 use crate::{
     kinds::Conversion,
@@ -54,11 +58,9 @@ impl Conversion for EventConversion {
             event_time: event.event_time,
             series: event.series.map(|series| events::EventSeries {
                 count: series.count.unwrap_or_default(),
-                last_observed_time: series.last_observed_time.unwrap_or_else(|| {
-                    k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(
-                        jiff::Timestamp::UNIX_EPOCH,
-                    )
-                }),
+                last_observed_time: series
+                    .last_observed_time
+                    .unwrap_or(MicroTime(Timestamp::UNIX_EPOCH)),
             }),
             reporting_controller: event.reporting_component,
             reporting_instance: event.reporting_instance,
