@@ -4,6 +4,7 @@ pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod error;
+pub mod pki;
 mod query;
 pub mod request_info;
 
