@@ -26,6 +26,7 @@ mod resource;
 mod scheduling;
 mod storage;
 
+pub mod decode;
 pub mod field;
 mod identity;
 pub mod kinds;

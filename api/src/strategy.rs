@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::{
+    decode,
     field::ErrorList,
     object::{Object, Typed},
 };
@@ -181,12 +182,12 @@ pub trait Behaviour: Typed {
 
 /// [`Behaviour`] without the type. See there for what each method means.
 pub trait Strategy: Send + Sync {
-    /// Reads a JSON object of this kind. The paths of fields that the kind does not have are
-    /// added to `unknown`; the object is without them.
+    /// Reads a JSON object of this kind. `problems` takes what strict decoding refuses; see
+    /// [`decode::from_slice`].
     fn decode(
         &self,
         json: &[u8],
-        unknown: &mut Vec<String>,
+        problems: &mut Vec<String>,
     ) -> Result<Box<dyn Object>, DecodeError>;
     fn default_fields(&self, object: &mut dyn Object);
     fn prepare_for_create(&self, object: &mut dyn Object);
@@ -239,15 +240,9 @@ impl<T: Behaviour> Strategy for Builtin<T> {
     fn decode(
         &self,
         json: &[u8],
-        unknown: &mut Vec<String>,
+        problems: &mut Vec<String>,
     ) -> Result<Box<dyn Object>, DecodeError> {
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let object: T = serde_ignored::deserialize(&mut deserializer, |path| {
-            unknown.push(path.to_string());
-        })
-        .map_err(|error| DecodeError {
-            message: error.to_string(),
-        })?;
+        let object: T = decode::from_slice(json, problems)?;
         Ok(Box::new(object))
     }
 

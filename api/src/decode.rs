@@ -1,0 +1,85 @@
+//! From JSON to typed objects, as upstream's decoder reads them.
+//!
+//! Enter at [`from_slice`] and [`from_value`]. What is unknown or given twice is collected with
+//! its path, so that the caller can warn or refuse (`fieldValidation`). What Go does not tell
+//! apart is made one: an empty list or map is absent, quantities and times are put in canonical
+//! form. Errors have Go's words, because clients show them.
+
+mod names;
+mod node;
+mod typed;
+
+use std::cell::RefCell;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use self::{
+    node::Node,
+    typed::{Path, Typed},
+};
+use crate::strategy::DecodeError;
+
+/// Upstream's decoder reports no more problems than this.
+const MAX_PROBLEMS: usize = 100;
+
+/// What is known while one object is decoded.
+#[derive(Default)]
+struct Context {
+    problems: RefCell<Vec<String>>,
+}
+
+impl Context {
+    fn report(&self, problem: impl FnOnce() -> String) {
+        let mut problems = self.problems.borrow_mut();
+        if problems.len() < MAX_PROBLEMS {
+            problems.push(problem());
+        }
+    }
+}
+
+/// Reads a typed object.
+///
+/// `problems` takes what strict decoding would refuse, in the order of the document:
+/// `unknown field "spec.foo"`, `duplicate field "spec.replicas"`. An unknown field is left out;
+/// of a duplicate one the last value counts.
+///
+/// # Errors
+/// When it is no JSON, or a field has a value of another type.
+pub fn from_slice<T: DeserializeOwned>(
+    json: &[u8],
+    problems: &mut Vec<String>,
+) -> Result<T, DecodeError> {
+    let node: Node<'_> = serde_json::from_slice(json).map_err(|error| DecodeError {
+        message: error.to_string(),
+    })?;
+    typed(node, problems)
+}
+
+/// Reads a typed object from JSON that was parsed before. See [`from_slice`].
+pub fn from_value<T: DeserializeOwned>(
+    value: &Value,
+    problems: &mut Vec<String>,
+) -> Result<T, DecodeError> {
+    typed(Node::from(value), problems)
+}
+
+/// Reads JSON of no known type and notes what is given twice.
+pub fn untyped(json: &[u8], problems: &mut Vec<String>) -> Result<Value, DecodeError> {
+    from_slice(json, problems)
+}
+
+fn typed<T: DeserializeOwned>(
+    node: Node<'_>,
+    problems: &mut Vec<String>,
+) -> Result<T, DecodeError> {
+    let context = Context::default();
+    let result = T::deserialize(Typed::new(node, &Path::Root, &context));
+    problems.append(&mut context.problems.into_inner());
+    result.map_err(|failure| DecodeError {
+        message: failure.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

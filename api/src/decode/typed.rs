@@ -1,0 +1,419 @@
+//! A serde deserializer over a [`Node`] that knows where in the object it is.
+
+use std::{any::type_name, borrow::Cow, collections::HashSet, fmt};
+
+use jiff::Timestamp;
+use serde::de::{
+    self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+    value::{CowStrDeserializer, StringDeserializer},
+};
+
+use super::{Context, names, node::Node};
+use crate::quantity;
+
+/// Why decoding stopped, in Go's words.
+#[derive(Debug)]
+pub(super) struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl de::Error for Failure {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Failure(message.to_string())
+    }
+
+    fn invalid_value(unexpected: de::Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Failure(format!("invalid value: {unexpected}, expected {expected}"))
+    }
+}
+
+/// Where a value stands.
+pub(super) enum Path<'p> {
+    Root,
+    Field {
+        parent: &'p Path<'p>,
+        name: &'p str,
+        /// The type that has the field; empty for a key of a map.
+        of: &'static str,
+    },
+    Index {
+        parent: &'p Path<'p>,
+        index: usize,
+    },
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Index { parent, index } => write!(f, "{parent}[{index}]"),
+            Path::Field { parent, name, .. } => match parent {
+                Path::Root => f.write_str(name),
+                parent => write!(f, "{parent}.{name}"),
+            },
+        }
+    }
+}
+
+impl Path<'_> {
+    /// `field PodSpec.spec.containers`, or `value` at the root: the innermost type, and the
+    /// fields from the root down. Go counts neither indices nor keys of maps.
+    fn go_target(&self) -> String {
+        let (mut owner, mut fields) = ("", Vec::new());
+        let mut path = self;
+        loop {
+            match path {
+                Path::Root => break,
+                Path::Index { parent, .. } => path = parent,
+                Path::Field { parent, name, of } => {
+                    if !of.is_empty() {
+                        fields.push(*name);
+                        owner = if owner.is_empty() { *of } else { owner };
+                    }
+                    path = parent;
+                }
+            }
+        }
+        if fields.is_empty() {
+            return "value".to_owned();
+        }
+        fields.reverse();
+        format!("struct field {owner}.{}", fields.join("."))
+    }
+}
+
+/// A value that is to be read as some type.
+pub(super) struct Typed<'p, 'de> {
+    node: Node<'de>,
+    path: &'p Path<'p>,
+    context: &'p Context,
+}
+
+impl<'p, 'de> Typed<'p, 'de> {
+    pub fn new(node: Node<'de>, path: &'p Path<'p>, context: &'p Context) -> Self {
+        Typed {
+            node,
+            path,
+            context,
+        }
+    }
+
+    /// The value is of a type that `T` is not made from.
+    fn mismatch<T>(&self, value: &str) -> Failure {
+        Failure(format!(
+            "json: cannot unmarshal {value} into Go {} of type {}",
+            self.path.go_target(),
+            names::go_type(type_name::<T>())
+        ))
+    }
+
+    fn expect_number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        let Node::Number(number) = &self.node else {
+            return Err(self.mismatch::<V::Value>(self.node.type_name()));
+        };
+        let result = if let Some(value) = number.as_u64() {
+            visitor.visit_u64::<Failure>(value)
+        } else if let Some(value) = number.as_i64() {
+            visitor.visit_i64(value)
+        } else {
+            visitor.visit_f64(number.as_f64().unwrap_or_default())
+        };
+        result.map_err(|_| self.mismatch::<V::Value>(&format!("number {number}")))
+    }
+
+    fn expect_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.node {
+            Node::String(Cow::Borrowed(text)) => visitor.visit_borrowed_str(text),
+            Node::String(Cow::Owned(text)) => visitor.visit_string(text),
+            _ => Err(self.mismatch::<V::Value>(self.node.type_name())),
+        }
+    }
+
+    fn expect_object<V: Visitor<'de>>(
+        self,
+        of: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
+        match self.node {
+            Node::Object(entries) => visitor.visit_map(Entries {
+                duplicates: Duplicates::new(entries.len()),
+                entries: entries.into_iter(),
+                value: None,
+                of,
+                path: self.path,
+                context: self.context,
+            }),
+            _ => Err(self.mismatch::<V::Value>(self.node.type_name())),
+        }
+    }
+
+    fn expect_array<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.node {
+            Node::Array(values) => visitor.visit_seq(Elements {
+                values: values.into_iter(),
+                index: 0,
+                path: self.path,
+                context: self.context,
+            }),
+            _ => Err(self.mismatch::<V::Value>(self.node.type_name())),
+        }
+    }
+
+    /// A text in canonical form, made by `canonical` from what was written.
+    fn expect_canonical<V: Visitor<'de>>(
+        self,
+        visitor: V,
+        canonical: impl FnOnce(&str) -> Result<String, Failure>,
+    ) -> Result<V::Value, Failure> {
+        let Node::String(text) = &self.node else {
+            return Err(self.mismatch::<String>(self.node.type_name()));
+        };
+        let text: StringDeserializer<Failure> = canonical(text)?.into_deserializer();
+        visitor.visit_newtype_struct(text)
+    }
+}
+
+fn canonical_quantity(text: &str) -> Result<String, Failure> {
+    quantity::canonical(text).map_err(|error| Failure(error.to_string()))
+}
+
+/// `layout` is Go's, for the error; `format` is that of the stored text.
+fn canonical_time(text: &str, layout: &str, format: &str) -> Result<String, Failure> {
+    let wrong = || {
+        Failure(format!(
+            "parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""
+        ))
+    };
+    let time: Timestamp = text.parse().map_err(|_| wrong())?;
+    jiff::fmt::strtime::format(format, time).map_err(|_| wrong())
+}
+
+impl<'de> Deserializer<'de> for Typed<'_, 'de> {
+    type Error = Failure;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.node {
+            Node::Null => visitor.visit_unit(),
+            Node::Bool(value) => visitor.visit_bool(value),
+            Node::Number(_) => self.expect_number(visitor),
+            Node::String(_) => self.expect_string(visitor),
+            Node::Array(_) => self.expect_array(visitor),
+            Node::Object(_) => self.expect_object("", visitor),
+        }
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.context
+            .report(|| format!("unknown field \"{}\"", self.path));
+        visitor.visit_unit()
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        let empty = |generic| names::is_optional(type_name::<V::Value>(), generic);
+        match &self.node {
+            Node::Null => return visitor.visit_none(),
+            Node::Array(values) if values.is_empty() && empty("Vec") => {
+                return visitor.visit_none();
+            }
+            Node::Object(entries) if entries.is_empty() && empty("BTreeMap") => {
+                return visitor.visit_none();
+            }
+            _ => {}
+        }
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
+        match (name, &self.node) {
+            ("Quantity", Node::Number(number)) => {
+                let text = canonical_quantity(&number.to_string())?;
+                visitor
+                    .visit_newtype_struct::<StringDeserializer<Failure>>(text.into_deserializer())
+            }
+            ("Quantity", Node::String(_)) => self.expect_canonical(visitor, canonical_quantity),
+            ("Quantity", _) => Err(Failure(quantity::ParseError::Format.to_string())),
+            ("Time", _) => self.expect_canonical(visitor, |text| {
+                canonical_time(text, "2006-01-02T15:04:05Z07:00", "%Y-%m-%dT%H:%M:%SZ")
+            }),
+            ("MicroTime", _) => self.expect_canonical(visitor, |text| {
+                canonical_time(
+                    text,
+                    "2006-01-02T15:04:05.000000Z07:00",
+                    "%Y-%m-%dT%H:%M:%S%.6fZ",
+                )
+            }),
+            _ => visitor.visit_newtype_struct(self),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
+        self.expect_object(name, visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.expect_object("", visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.expect_array(visitor)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.node {
+            Node::Bool(value) => visitor.visit_bool(value),
+            _ => Err(self.mismatch::<V::Value>(self.node.type_name())),
+        }
+    }
+
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.expect_number(visitor)
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.expect_number(visitor)
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.expect_number(visitor)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.expect_string(visitor)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.expect_string(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        i8 i16 i128 u8 u16 u32 u64 u128 f32 char bytes byte_buf unit unit_struct tuple
+        tuple_struct enum identifier
+    }
+}
+
+struct Elements<'p, 'de> {
+    values: std::vec::IntoIter<Node<'de>>,
+    index: usize,
+    path: &'p Path<'p>,
+    context: &'p Context,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
+    type Error = Failure;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Failure> {
+        let Some(node) = self.values.next() else {
+            return Ok(None);
+        };
+        let path = Path::Index {
+            parent: self.path,
+            index: self.index,
+        };
+        self.index += 1;
+        seed.deserialize(Typed::new(node, &path, self.context))
+            .map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.values.len())
+    }
+}
+
+/// The keys that an object was found to have so far.
+enum Duplicates<'de> {
+    Few(Vec<Cow<'de, str>>),
+    Many(HashSet<Cow<'de, str>>),
+}
+
+impl<'de> Duplicates<'de> {
+    fn new(keys: usize) -> Self {
+        if keys <= 16 {
+            Duplicates::Few(Vec::with_capacity(keys))
+        } else {
+            Duplicates::Many(HashSet::with_capacity(keys))
+        }
+    }
+
+    /// Whether the key is there already.
+    fn note(&mut self, key: Cow<'de, str>) -> bool {
+        match self {
+            Duplicates::Few(keys) => {
+                let again = keys.contains(&key);
+                if !again {
+                    keys.push(key);
+                }
+                again
+            }
+            Duplicates::Many(keys) => !keys.insert(key),
+        }
+    }
+}
+
+struct Entries<'p, 'de> {
+    entries: std::vec::IntoIter<(Cow<'de, str>, Node<'de>)>,
+    duplicates: Duplicates<'de>,
+    value: Option<(Cow<'de, str>, Node<'de>)>,
+    of: &'static str,
+    path: &'p Path<'p>,
+    context: &'p Context,
+}
+
+impl<'de> MapAccess<'de> for Entries<'_, 'de> {
+    type Error = Failure;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Failure> {
+        let Some((key, node)) = self.entries.next() else {
+            return Ok(None);
+        };
+        if self.duplicates.note(key.clone()) {
+            let path = Path::Field {
+                parent: self.path,
+                name: &key,
+                of: self.of,
+            };
+            self.context
+                .report(|| format!("duplicate field \"{path}\""));
+        }
+        let name: CowStrDeserializer<'de, Failure> = key.clone().into_deserializer();
+        self.value = Some((key, node));
+        seed.deserialize(name).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Failure> {
+        let (key, node) = self
+            .value
+            .take()
+            .ok_or_else(|| Failure("a value was read before its key".to_owned()))?;
+        let path = Path::Field {
+            parent: self.path,
+            name: &key,
+            of: self.of,
+        };
+        seed.deserialize(Typed::new(node, &path, self.context))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.entries.len())
+    }
+}
