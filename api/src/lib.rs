@@ -33,6 +33,7 @@ pub mod kinds;
 pub mod meta;
 pub mod names;
 pub mod object;
+pub mod published;
 pub mod quantity;
 pub mod selector;
 pub mod strategy;
