@@ -9,11 +9,13 @@
 mod forward;
 mod peer;
 mod serve;
+mod subject;
 mod tls;
 
 pub use forward::{Backend, ForwardError, Forwarder, Stream, is_upgrade, pipe};
 pub use peer::Peer;
 pub use serve::{ServeOptions, serve};
+pub use subject::{Subject, subject};
 pub use tls::{
     ClientCertificates, ServerCertificate, TlsError, certified_key, parse_certificates,
     parse_private_key, server_config,

@@ -1,0 +1,404 @@
+//! exec and attach of a client that speaks `v5.channel.k8s.io` over a WebSocket, translated to
+//! the SPDY/3.1 of the runtime.
+//!
+//! Over the WebSocket each message starts with a channel's number, and 255 with a number closes
+//! that channel; over SPDY each channel is a stream. The status comes last, on the error
+//! channel. Each direction is a loop of its own, so that neither can stall the other.
+
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use coracle_transport::Stream;
+use futures::{Sink, SinkExt as _, StreamExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_util::codec::Framed;
+
+use super::{
+    super::spdy::{Codec, Frame, SpdyError, StreamId},
+    websocket::WebSocket,
+};
+
+/// Frames that the reading side has for the writing side: answers to pings.
+const CONTROL_WAITING: usize = 8;
+/// An error stream holds one Status; more is cut off.
+const MAX_STATUS_BYTES: usize = 1 << 20;
+/// A client that was told the status has this long to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_SIGNAL: u8 = 255;
+
+mod channel {
+    pub const STDIN: u8 = 0;
+    pub const STDOUT: u8 = 1;
+    pub const STDERR: u8 = 2;
+    pub const ERROR: u8 = 3;
+    pub const RESIZE: u8 = 4;
+}
+
+/// Client streams have odd ids: one for each channel.
+const fn stream_of(channel: u8) -> StreamId {
+    channel as StreamId * 2 + 1
+}
+
+/// Which streams the client asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Channels {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub tty: bool,
+}
+
+impl Channels {
+    fn has(self, channel: u8) -> bool {
+        match channel {
+            channel::STDIN => self.stdin,
+            channel::STDOUT => self.stdout,
+            channel::STDERR => self.stderr && !self.tty,
+            channel::ERROR => true,
+            channel::RESIZE => self.tty,
+            _ => false,
+        }
+    }
+
+    /// The error stream is opened first, as upstream's clients do.
+    fn streams(self) -> impl Iterator<Item = (u8, &'static str)> {
+        [
+            (channel::ERROR, "error"),
+            (channel::STDIN, "stdin"),
+            (channel::STDOUT, "stdout"),
+            (channel::STDERR, "stderr"),
+            (channel::RESIZE, "resize"),
+        ]
+        .into_iter()
+        .filter(move |&(channel, _)| self.has(channel))
+    }
+}
+
+/// Why a translation ended without status of its own.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the client has gone")]
+    Client,
+    #[error("{0}")]
+    Runtime(#[from] SpdyError),
+    #[error("error reading from error stream: the runtime closed the connection")]
+    RuntimeClosed,
+}
+
+impl From<tungstenite::Error> for Broken {
+    fn from(_: tungstenite::Error) -> Self {
+        Broken::Client
+    }
+}
+
+/// Tells the client that its WebSocket is ready, by an empty message on the first channel that
+/// it reads.
+pub async fn greet(socket: &mut WebSocket, channels: Channels) -> Result<(), tungstenite::Error> {
+    let first = [channel::STDOUT, channel::STDERR]
+        .into_iter()
+        .find(|&channel| channels.has(channel))
+        .unwrap_or(channel::ERROR);
+    socket.send(message(first, &[])).await
+}
+
+/// Translates between the client and the runtime's upgraded connection until the command has
+/// ended, and tells the client how.
+pub async fn translate(mut socket: WebSocket, runtime: impl Stream, channels: Channels) {
+    let (spdy_sink, spdy_source) = Framed::new(runtime, Codec::default()).split();
+    let (control, controls) = mpsc::channel(CONTROL_WAITING);
+    let ended = {
+        let (mut sink, source) = (&mut socket).split();
+        tokio::select! {
+            broken = to_runtime(source, spdy_sink, controls, channels) => Err(broken),
+            ended = to_client(spdy_source, &mut sink, control, channels) => ended,
+        }
+    };
+    match ended {
+        Ok(status) => finish(socket, &reported(&status)).await,
+        Err(Broken::Client) => {}
+        Err(error) => finish(socket, &internal_error(&error.to_string())).await,
+    }
+}
+
+/// Sends the status on the error channel and closes the WebSocket.
+pub async fn finish(mut socket: WebSocket, status: &Status) {
+    let text = serde_json::to_vec(status).unwrap_or_default();
+    let goodbye = async {
+        socket.send(message(channel::ERROR, &text)).await?;
+        socket.close(None).await?;
+        // Closing with unread input would reset the connection under the client's feet.
+        while let Some(Ok(_)) = socket.next().await {}
+        Ok::<_, tungstenite::Error>(())
+    };
+    let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+}
+
+fn message(channel: u8, payload: &[u8]) -> Message {
+    let mut bytes = BytesMut::with_capacity(payload.len() + 1);
+    bytes.put_u8(channel);
+    bytes.put_slice(payload);
+    Message::Binary(bytes.freeze())
+}
+
+/// Opens the streams, then carries input and sizes to the runtime. Returns when the client or
+/// the runtime is gone.
+async fn to_runtime(
+    mut client: impl futures::Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
+    mut runtime: impl Sink<Frame, Error = SpdyError> + Unpin,
+    mut controls: mpsc::Receiver<Frame>,
+    channels: Channels,
+) -> Broken {
+    for (channel, name) in channels.streams() {
+        let open = Frame::SynStream {
+            id: stream_of(channel),
+            headers: vec![("streamtype".to_owned(), name.to_owned())],
+            fin: false,
+        };
+        if let Err(error) = runtime.send(open).await {
+            return error.into();
+        }
+    }
+    let mut open = [channels.stdin, channels.tty];
+    loop {
+        let frame = tokio::select! {
+            Some(frame) = controls.recv() => frame,
+            received = client.next() => match received {
+                Some(Ok(Message::Binary(bytes))) => match input(bytes, &mut open) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => continue,
+                    Err(broken) => return broken,
+                },
+                Some(Ok(Message::Text(text))) => match input(text.into(), &mut open) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => continue,
+                    Err(broken) => return broken,
+                },
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Broken::Client,
+            },
+        };
+        if let Err(error) = runtime.send(frame).await {
+            return error.into();
+        }
+    }
+}
+
+/// A message of the client as a frame. `open`: whether stdin and resize may still be written.
+fn input(mut message: Bytes, open: &mut [bool; 2]) -> Result<Option<Frame>, Broken> {
+    if message.is_empty() {
+        return Ok(None);
+    }
+    let head = message.split_to(1)[0];
+    let (channel, fin) = match (head, message.as_ref()) {
+        (CLOSE_SIGNAL, &[channel]) if channel <= channel::RESIZE => (channel, true),
+        // Upstream takes any other use of the signal for the end of the connection.
+        (CLOSE_SIGNAL, _) => return Err(Broken::Client),
+        _ => (head, false),
+    };
+    let open = match channel {
+        channel::STDIN => &mut open[0],
+        channel::RESIZE => &mut open[1],
+        _ => return Ok(None),
+    };
+    if !*open || (message.is_empty() && !fin) {
+        return Ok(None);
+    }
+    *open = !fin;
+    Ok(Some(Frame::Data {
+        id: stream_of(channel),
+        payload: if fin { Bytes::new() } else { message },
+        fin,
+    }))
+}
+
+/// Carries output to the client until every output and the error stream have ended. Gives
+/// what came on the error stream.
+async fn to_client(
+    mut runtime: impl futures::Stream<Item = Result<Frame, SpdyError>> + Unpin,
+    client: &mut (impl Sink<Message, Error = tungstenite::Error> + Unpin),
+    control: mpsc::Sender<Frame>,
+    channels: Channels,
+) -> Result<Vec<u8>, Broken> {
+    let mut status = Vec::new();
+    let mut waiting: Vec<StreamId> = [channel::STDOUT, channel::STDERR, channel::ERROR]
+        .into_iter()
+        .filter(|&channel| channels.has(channel))
+        .map(stream_of)
+        .collect();
+    while !waiting.is_empty() {
+        let (id, fin) = match runtime.next().await.ok_or(Broken::RuntimeClosed)?? {
+            Frame::Data { id, payload, fin } => {
+                if id == stream_of(channel::ERROR) {
+                    let room = MAX_STATUS_BYTES - status.len();
+                    status.extend(&payload[..payload.len().min(room)]);
+                } else if waiting.contains(&id) && !payload.is_empty() {
+                    let channel = ((id - 1) / 2) as u8;
+                    client.send(message(channel, &payload)).await?;
+                }
+                (id, fin)
+            }
+            Frame::SynReply { id, fin, .. } | Frame::Headers { id, fin, .. } => (id, fin),
+            Frame::Reset { id, .. } => (id, true),
+            frame @ Frame::Ping { .. } => {
+                // If it does not fit, the runtime is not reading: then the ping can wait too.
+                let _ = control.try_send(frame);
+                continue;
+            }
+            Frame::SynStream { .. } | Frame::GoAway { .. } => continue,
+        };
+        if fin {
+            waiting.retain(|&open| open != id);
+        }
+        if fin && id == stream_of(channel::STDIN) {
+            let _ = control.try_send(Frame::Data {
+                id,
+                payload: Bytes::new(),
+                fin: true,
+            });
+        }
+    }
+    Ok(status)
+}
+
+/// The status for the client, from what the runtime said. Upstream reads it and writes it
+/// anew, and so come its words.
+fn reported(said: &[u8]) -> Status {
+    if said.is_empty() {
+        return success();
+    }
+    let Ok(status) = serde_json::from_slice::<Status>(said) else {
+        let said = String::from_utf8_lossy(said);
+        return internal_error(&format!("error stream protocol error: {said:?}"));
+    };
+    match status.status.as_deref() {
+        Some("Success") => success(),
+        Some("Failure") if status.reason.as_deref() == Some("NonZeroExitCode") => {
+            match exit_code(&status) {
+                Ok(code) => non_zero_exit(code),
+                Err(message) => internal_error(&message),
+            }
+        }
+        Some("Failure") => internal_error(status.message.as_deref().unwrap_or_default()),
+        _ => internal_error("error stream protocol error: unknown error"),
+    }
+}
+
+fn exit_code(status: &Status) -> Result<u8, String> {
+    let details = status
+        .details
+        .as_ref()
+        .ok_or("error stream protocol error: details must be set")?;
+    let causes = details.causes.as_deref().unwrap_or_default();
+    let cause = causes
+        .iter()
+        .find(|cause| cause.reason.as_deref() == Some("ExitCode"))
+        .ok_or("error stream protocol error: no ExitCode cause given")?;
+    let code = cause.message.as_deref().unwrap_or_default();
+    code.parse()
+        .map_err(|_| format!("error stream protocol error: invalid exit code value {code:?}"))
+}
+
+fn success() -> Status {
+    Status {
+        status: Some("Success".to_owned()),
+        ..Status::default()
+    }
+}
+
+fn non_zero_exit(code: u8) -> Status {
+    Status {
+        status: Some("Failure".to_owned()),
+        message: Some(format!(
+            "command terminated with non-zero exit code: command terminated with exit code {code}"
+        )),
+        reason: Some("NonZeroExitCode".to_owned()),
+        details: Some(StatusDetails {
+            causes: Some(vec![StatusCause {
+                reason: Some("ExitCode".to_owned()),
+                message: Some(code.to_string()),
+                field: None,
+            }]),
+            ..StatusDetails::default()
+        }),
+        ..Status::default()
+    }
+}
+
+pub fn internal_error(message: &str) -> Status {
+    Status {
+        status: Some("Failure".to_owned()),
+        message: Some(format!("Internal error occurred: {message}")),
+        reason: Some("InternalError".to_owned()),
+        details: Some(StatusDetails {
+            causes: Some(vec![StatusCause {
+                message: Some(message.to_owned()),
+                ..StatusCause::default()
+            }]),
+            ..StatusDetails::default()
+        }),
+        code: Some(500),
+        ..Status::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_the_client_become_frames() {
+        let mut open = [true, false];
+        let data = |id, payload: &'static [u8], fin| {
+            Some(Frame::Data {
+                id,
+                payload: Bytes::from_static(payload),
+                fin,
+            })
+        };
+        let mut give = |message: &'static [u8]| input(Bytes::from_static(message), &mut open).ok();
+        assert_eq!(give(b"\x00in"), Some(data(1, b"in", false)));
+        assert_eq!(give(b"\x00"), Some(None));
+        assert_eq!(give(b"\x04{}"), Some(None), "there is no terminal");
+        assert_eq!(give(b"\x01out"), Some(None), "not the client's to write");
+        assert_eq!(give(b"\xff\x00"), Some(data(1, b"", true)));
+        assert_eq!(give(b"\x00more"), Some(None), "it was closed");
+        assert_eq!(give(b"\xff"), None);
+        assert_eq!(give(b"\xff\x09"), None);
+    }
+
+    #[test]
+    fn statuses_are_told_in_upstreams_words() {
+        assert_eq!(reported(b"").status.as_deref(), Some("Success"));
+        assert_eq!(
+            reported(br#"{"metadata":{},"status":"Success"}"#),
+            success()
+        );
+        let exit = br#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code: exit code 3",
+            "reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
+        assert_eq!(reported(exit), non_zero_exit(3));
+        let failed = br#"{"status":"Failure","message":"Internal error occurred: no such file"}"#;
+        assert_eq!(
+            reported(failed).message.as_deref(),
+            Some("Internal error occurred: Internal error occurred: no such file")
+        );
+        let wrong = br#"{"status":"Failure","reason":"NonZeroExitCode"}"#;
+        assert_eq!(
+            reported(wrong).message.as_deref(),
+            Some("Internal error occurred: error stream protocol error: details must be set")
+        );
+    }
+
+    #[test]
+    fn a_terminal_has_no_stderr() {
+        let channels = Channels {
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: true,
+        };
+        let names: Vec<_> = channels.streams().map(|(_, name)| name).collect();
+        assert_eq!(names, ["error", "stdin", "stdout", "resize"]);
+    }
+}
