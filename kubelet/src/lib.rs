@@ -4,5 +4,6 @@ pub mod cgroups;
 pub mod config;
 pub mod cri;
 pub mod runtime;
+pub mod server;
 
 pub use config::Config;

@@ -123,7 +123,7 @@ impl Auth {
         }
         let review = TokenReview {
             spec: TokenReviewSpec {
-                token: Some(token.to_owned()),
+                token: token.to_owned(),
                 ..TokenReviewSpec::default()
             },
             ..TokenReview::default()
@@ -136,8 +136,8 @@ impl Auth {
                 return None;
             }
         };
-        let identity = (status.authenticated == Some(true))
-            .then(|| identity(status.user.unwrap_or_default()));
+        let identity =
+            (status.authenticated == Some(true)).then(|| identity(status.user.unwrap_or_default()));
         self.tokens
             .insert(token.to_owned(), identity.clone(), TOKEN_TTL);
         identity

@@ -141,8 +141,7 @@ mod tests {
     #[test]
     fn the_container_is_found_by_the_status() {
         let none = json!({});
-        let terminated =
-            |id: &str| json!({"terminated": {"exitCode": 0, "containerID": format!("containerd://{id}")}});
+        let terminated = |id: &str| json!({"terminated": {"exitCode": 0, "containerID": format!("containerd://{id}")}});
         let ended = json!({"terminated": {"exitCode": 0}});
         let waiting = |reason: &str| json!({"waiting": {"reason": reason}});
         let running = json!({"running": {}});

@@ -78,10 +78,7 @@ impl Endpoints {
             let message = format!("container {container} not found in pod {pod}_{namespace}");
             Box::new(respond::text(StatusCode::INTERNAL_SERVER_ERROR, message))
         };
-        let id = self
-            .running(&pod, container)
-            .await?
-            .ok_or_else(not_found)?;
+        let id = self.running(&pod, container).await?.ok_or_else(not_found)?;
         // Whether a process has a terminal was decided when it was started.
         let tty = self
             .host
@@ -122,14 +119,17 @@ impl Endpoints {
             .headers()
             .contains_key(http::header::SEC_WEBSOCKET_KEY);
         let port = if is_websocket && !is_tunnel(&request) {
-            ports(query).map_err(|message| {
-                Box::new(respond::text(StatusCode::BAD_REQUEST, message))
-            })?
+            ports(query)
+                .map_err(|message| Box::new(respond::text(StatusCode::BAD_REQUEST, message)))?
         } else {
             Vec::new()
         };
         let pod = self.known_pod(path)?;
-        let sandbox = self.containers.sandbox(&pod).await.map_err(runtime_failed)?;
+        let sandbox = self
+            .containers
+            .sandbox(&pod)
+            .await
+            .map_err(runtime_failed)?;
         let pod_sandbox_id = sandbox.ok_or_else(|| {
             let full_name = format!("{}_{}", path.pod, path.namespace);
             let message = format!("pod not found ({full_name:?})");
@@ -159,9 +159,8 @@ impl Endpoints {
     ) -> Result<Response<Body>, Box<Response<Body>>> {
         let pod = self.known_pod(path)?;
         let container = &path.container;
-        let failed = |message: String| {
-            Box::new(respond::text(StatusCode::INTERNAL_SERVER_ERROR, message))
-        };
+        let failed =
+            |message: String| Box::new(respond::text(StatusCode::INTERNAL_SERVER_ERROR, message));
         let id = self
             .running(&pod, container)
             .await?
@@ -190,8 +189,7 @@ impl Endpoints {
 
     /// The pod, if the kubelet has it and its UID is the one in the path.
     fn known_pod(&self, path: &ContainerPath) -> Result<PodId, Box<Response<Body>>> {
-        let not_found =
-            |message: &str| Box::new(respond::text(StatusCode::NOT_FOUND, message));
+        let not_found = |message: &str| Box::new(respond::text(StatusCode::NOT_FOUND, message));
         let pod = self
             .host
             .pod(&path.namespace, &path.pod)

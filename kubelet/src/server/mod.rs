@@ -255,11 +255,7 @@ impl Endpoints {
 
     fn healthz(&self, check: &str, verbose: bool) -> Response<Body> {
         let sync_loop = self.host.sync_loop();
-        let checks = [
-            ("ping", Ok(())),
-            ("log", Ok(())),
-            ("syncloop", sync_loop),
-        ];
+        let checks = [("ping", Ok(())), ("log", Ok(())), ("syncloop", sync_loop)];
         if !check.is_empty() {
             return match checks.into_iter().find(|(name, _)| *name == check) {
                 Some((_, Ok(()))) => respond::text(StatusCode::OK, "ok"),

@@ -134,14 +134,26 @@ mod tests {
             ..container.clone()
         };
         let cases = [
-            ("GET", "/containerLogs/ns/p/c", Ok(Route::ContainerLogs(container.clone()))),
+            (
+                "GET",
+                "/containerLogs/ns/p/c",
+                Ok(Route::ContainerLogs(container.clone())),
+            ),
             ("GET", "/containerLogs/ns/p/u/c", Err(NoRoute::NotFound)),
-            ("POST", "/exec/ns/p/c", Ok(Route::Exec(container.clone()))),
+            ("POST", "/exec/ns/p/c", Ok(Route::Exec(container))),
             ("GET", "/exec/ns/p/u/c", Ok(Route::Exec(with_uid))),
             ("GET", "/run/ns/p/c", Err(NoRoute::Method)),
             ("GET", "/healthz/", Ok(Route::Healthz(String::new()))),
-            ("GET", "/metrics/probes", Ok(Route::Metrics(MetricsPage::Probes))),
-            ("GET", "/logs/pods/", Ok(Route::SystemLogs("pods".to_owned()))),
+            (
+                "GET",
+                "/metrics/probes",
+                Ok(Route::Metrics(MetricsPage::Probes)),
+            ),
+            (
+                "GET",
+                "/logs/pods/",
+                Ok(Route::SystemLogs("pods".to_owned())),
+            ),
             ("DELETE", "/pods", Err(NoRoute::Method)),
             ("GET", "/", Err(NoRoute::NotFound)),
         ];

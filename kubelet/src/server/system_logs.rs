@@ -34,9 +34,7 @@ async fn find(root: &Path, path: &str) -> io::Result<PathBuf> {
 
 fn failed(error: &io::Error) -> Response<Body> {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            respond::text(StatusCode::FORBIDDEN, "403 Forbidden\n")
-        }
+        io::ErrorKind::PermissionDenied => respond::text(StatusCode::FORBIDDEN, "403 Forbidden\n"),
         _ => respond::text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }

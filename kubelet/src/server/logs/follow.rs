@@ -271,7 +271,8 @@ mod tests {
         file.write_all(b"2016-10-06T00:17:01Z stdout F two\n")
             .unwrap();
         log.expect("one\ntwo\n").await;
-        file.write_all(b"2016-10-06T00:17:01Z stdout F last").unwrap();
+        file.write_all(b"2016-10-06T00:17:01Z stdout F last")
+            .unwrap();
         drop(file);
         // The log is closed a moment before the end is reported.
         log.running.store(false, Ordering::SeqCst);

@@ -98,7 +98,12 @@ impl<F: Read + Seek> Reader<F> {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] if the file is no log.
-    pub fn read(&mut self, out: &mut Vec<u8>, limit: usize, finished: bool) -> io::Result<Progress> {
+    pub fn read(
+        &mut self,
+        out: &mut Vec<u8>,
+        limit: usize,
+        finished: bool,
+    ) -> io::Result<Progress> {
         while out.len() < limit {
             if self.remaining_entries == Some(0) || self.filter.remaining_bytes == 0 {
                 return Ok(Progress::Complete);
@@ -253,7 +258,7 @@ no entry at all\n\
             (
                 LogOptions {
                     output: Some(Output::Stderr),
-                    ..all.clone()
+                    ..all
                 },
                 "two two\n",
             ),
@@ -314,8 +319,7 @@ no entry at all\n\
 
     #[test]
     fn long_output_is_given_in_pieces() {
-        let mut reader =
-            Reader::new(Cursor::new(LOG.as_bytes()), LogOptions::default()).unwrap();
+        let mut reader = Reader::new(Cursor::new(LOG.as_bytes()), LogOptions::default()).unwrap();
         let mut out = Vec::new();
         assert_eq!(reader.read(&mut out, 1, true).unwrap(), Progress::More);
         assert_eq!(out, b"one\n");

@@ -27,18 +27,18 @@ pub struct FileChange {
     pub other_closed: bool,
 }
 
-/// Watches one file of a directory.
-pub struct FileWatch {
-    inotify: Option<AsyncFd<Instance>>,
-    name: OsString,
-}
-
 struct Instance(Inotify);
 
 impl AsRawFd for Instance {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_fd().as_raw_fd()
     }
+}
+
+/// Watches one file of a directory.
+pub struct FileWatch {
+    inotify: Option<AsyncFd<Instance>>,
+    name: OsString,
 }
 
 impl FileWatch {
@@ -98,7 +98,9 @@ fn watch_directory(path: &Path) -> io::Result<AsyncFd<Instance>> {
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_DELETE_SELF,
     )?;
-    AsyncFd::new(Instance(inotify))
+    // SAFETY: the instance owns its descriptor, never changes it and closes it only when it is
+    // dropped itself.
+    Ok(unsafe { AsyncFd::register(Instance(inotify)) }?)
 }
 
 fn summarize(events: &[InotifyEvent], name: &OsStr) -> FileChange {

@@ -9,13 +9,9 @@ use super::{Headers, SpdyError, dictionary::DICTIONARY};
 /// An uncompressed block may be this long.
 const MAX_BLOCK_BYTES: usize = 1 << 20;
 
+/// Made at first use.
+#[derive(Default)]
 pub struct Deflater(Option<Compress>);
-
-impl Default for Deflater {
-    fn default() -> Self {
-        Deflater(None)
-    }
-}
 
 impl Deflater {
     /// A header block, compressed.
@@ -68,10 +64,7 @@ impl Inflater {
         loop {
             let consumed = (self.0.total_in() - start) as usize;
             let rest = &compressed[consumed..];
-            match self
-                .0
-                .decompress_vec(rest, &mut out, FlushDecompress::Sync)
-            {
+            match self.0.decompress_vec(rest, &mut out, FlushDecompress::Sync) {
                 Ok(Status::Ok | Status::BufError) => {}
                 Ok(Status::StreamEnd) => return Err(SpdyError::Compression),
                 Err(error) if error.needs_dictionary().is_some() => {

@@ -124,7 +124,12 @@ impl Codec {
         })
     }
 
-    fn control(&mut self, kind: u16, flags: u8, mut body: Bytes) -> Result<Option<Frame>, SpdyError> {
+    fn control(
+        &mut self,
+        kind: u16,
+        flags: u8,
+        mut body: Bytes,
+    ) -> Result<Option<Frame>, SpdyError> {
         let fin = flags & FLAG_FIN != 0;
         let needed = match kind {
             kind::SYN_STREAM => 10,

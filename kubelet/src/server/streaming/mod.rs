@@ -67,7 +67,11 @@ impl Runtime {
     }
 
     /// Serves exec or attach.
-    pub async fn remote_command(self, mut request: Request<Body>, channels: Channels) -> Response<Body> {
+    pub async fn remote_command(
+        self,
+        mut request: Request<Body>,
+        channels: Channels,
+    ) -> Response<Body> {
         let headers = request.headers();
         let translated = websocket::is_websocket(headers)
             && websocket::protocols(headers).any(|protocol| protocol == CLOSING_PROTOCOL);

@@ -53,7 +53,11 @@ pub async fn pipe(mut socket: WebSocket, runtime: impl Stream) {
         let to_client = async {
             let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
             while let Ok(1..) = reader.read_buf(&mut buffer).await {
-                if sink.send(Message::Binary(buffer.split().freeze())).await.is_err() {
+                if sink
+                    .send(Message::Binary(buffer.split().freeze()))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 buffer.reserve(PIECE_BYTES);
@@ -85,6 +89,9 @@ mod tests {
         );
         assert_eq!(tunneled("v4.channel.k8s.io"), None);
         assert_eq!(tunneled("SPDY/3.1+other"), None);
-        assert_eq!(tunneling("portforward.k8s.io"), "SPDY/3.1+portforward.k8s.io");
+        assert_eq!(
+            tunneling("portforward.k8s.io"),
+            "SPDY/3.1+portforward.k8s.io"
+        );
     }
 }
