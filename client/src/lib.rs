@@ -9,6 +9,6 @@ mod queue;
 mod recorder;
 
 pub use in_process::in_process;
-pub use informer::{Change, Changes, Informer, Informers};
+pub use informer::{Cached, Change, Changes, Informer, Informers};
 pub use queue::{Backoff, Queue};
 pub use recorder::{EventRecorder, EventType, InvolvedObject};

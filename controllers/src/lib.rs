@@ -1,1 +1,65 @@
-//! The controllers, as clients of the API
+//! The controllers: each drives one part of the cluster towards what its objects ask for.
+//!
+//! Enter at [`TABLE`]: one line a controller. A controller is a pure decision over what the caches
+//! show, with the reading and writing around it. It is level-triggered: an event only says which
+//! object to look at. After its own writes a worker waits until the caches show them before it lets
+//! go of the object, so a decision is never made on a cache that lacks them, and nothing has to be
+//! remembered between two decisions. A process killed between two writes decides again from what is
+//! stored.
+
+mod changes;
+mod conditions;
+mod context;
+mod error;
+mod hash;
+mod labels;
+mod owner;
+mod percent;
+mod pods;
+mod replica_set;
+mod work;
+
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+pub use context::{Config, Context};
+pub use error::Error;
+
+/// One controller of the table.
+#[derive(Clone, Copy)]
+pub struct Controller {
+    /// As upstream's controller manager names it, for example `deployment-controller`.
+    pub name: &'static str,
+    /// The service account in `kube-system` under whose identity upstream's bootstrap roles let it
+    /// work, for example `deployment-controller`.
+    pub account: &'static str,
+    /// Runs until the token is cancelled; every task of its own has ended when this returns.
+    pub run: fn(Context, CancellationToken) -> BoxFuture<'static, Result<(), Error>>,
+}
+
+/// Every controller.
+pub const TABLE: &[Controller] = &[
+    Controller {
+        name: "replicaset-controller",
+        account: "replicaset-controller",
+        run: |context, shutdown| Box::pin(replica_set::run(context, shutdown)),
+    },
+    Controller {
+        name: "replicationcontroller-controller",
+        account: "replication-controller",
+        run: |context, shutdown| Box::pin(replica_set::run_replication(context, shutdown)),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn controllers_have_distinct_names() {
+        let names: BTreeSet<_> = TABLE.iter().map(|controller| controller.name).collect();
+        assert_eq!(names.len(), TABLE.len());
+    }
+}

@@ -1,0 +1,201 @@
+//! Pods as the workload controllers see them: active, ready, available; made from a template and
+//! deleted, with upstream's events.
+
+use std::{sync::Arc, time::Duration};
+
+use coracle_client::{EventRecorder, EventType, Informer};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Pod, PodCondition, PodTemplateSpec},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{DeleteParams, PostParams, Preconditions},
+};
+
+use crate::{Error, conditions, error};
+
+pub(crate) fn phase(pod: &Pod) -> &str {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    phase.unwrap_or_default()
+}
+
+pub(crate) fn node_name(pod: &Pod) -> &str {
+    let name = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    name.unwrap_or_default()
+}
+
+/// Its containers have ended for good.
+pub(crate) fn is_terminal(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Neither ended nor being deleted.
+pub(crate) fn is_active(pod: &Pod) -> bool {
+    !is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Being deleted and not yet ended.
+pub(crate) fn is_terminating(pod: &Pod) -> bool {
+    !is_terminal(pod) && pod.metadata.deletion_timestamp.is_some()
+}
+
+pub(crate) fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
+    let status = pod.status.as_ref()?;
+    conditions::find(status.conditions.as_ref(), type_)
+}
+
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
+}
+
+/// Since when the pod is ready. `None` when it is not, or does not say.
+pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    condition(pod, "Ready")
+        .filter(|ready| ready.status == "True")
+        .and_then(|ready| ready.last_transition_time.as_ref())
+        .map(|time| time.0)
+}
+
+/// When a ready pod becomes, or became, available. `None` when it is not ready.
+fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
+    if min_ready_seconds <= 0 {
+        return is_ready(pod).then_some(Timestamp::MIN);
+    }
+    let wait = jiff::SignedDuration::from_secs(i64::from(min_ready_seconds));
+    ready_since(pod)?.checked_add(wait).ok()
+}
+
+/// Ready for at least `min_ready_seconds`.
+pub(crate) fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
+    available_at(pod, min_ready_seconds).is_some_and(|at| at <= now)
+}
+
+/// After how long the first of these pods, ready already, becomes available.
+pub(crate) fn next_available(
+    pods: &[Arc<Pod>],
+    min_ready_seconds: i32,
+    now: Timestamp,
+) -> Option<Duration> {
+    let times = pods
+        .iter()
+        .filter_map(|pod| available_at(pod, min_ready_seconds));
+    let next = times.filter(|at| *at > now).min()?;
+    Duration::try_from(next.duration_since(now)).ok()
+}
+
+/// A pod as the template says, owned as the reference says. Its name is generated from the prefix.
+pub(crate) fn from_template(
+    template: &PodTemplateSpec,
+    owner_name: &str,
+    reference: OwnerReference,
+) -> Pod {
+    let meta = template.metadata.clone().unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            generate_name: Some(name_prefix(owner_name)),
+            owner_references: Some(vec![reference]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+/// `name-`, or the name itself where the dash would make names that are not valid.
+fn name_prefix(name: &str) -> String {
+    // A name that fills the whole length of a DNS subdomain leaves no room for the dash.
+    if name.len() < 253 {
+        format!("{name}-")
+    } else {
+        name.to_owned()
+    }
+}
+
+/// Creates and deletes pods in the name of one controller, and tells their owner's events.
+#[derive(Clone)]
+pub(crate) struct PodControl {
+    pub client: Client,
+    pub recorder: EventRecorder,
+    pub pods: Informer<Pod>,
+}
+
+impl PodControl {
+    /// Creates the pod. The cache shows it only after [`Informer::reached`] its version.
+    pub async fn create<O>(&self, owner: &O, pod: &Pod) -> Result<Pod, kube::Error>
+    where
+        O: Resource<DynamicType = ()>,
+    {
+        let namespace = owner.meta().namespace.clone().unwrap_or_default();
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        match api.create(&PostParams::default(), pod).await {
+            Ok(created) => {
+                let message = format!("Created pod: {}", created.name_any());
+                self.recorder
+                    .on(owner, EventType::Normal, "SuccessfulCreate", message);
+                Ok(created)
+            }
+            Err(error) => {
+                if !error::is_namespace_terminating(&error) {
+                    let message = format!("Error creating: {}", error::message(&error));
+                    self.recorder
+                        .on(owner, EventType::Warning, "FailedCreate", message);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes the pod, unless it is gone or another one by now, and waits until the cache shows
+    /// that.
+    pub async fn delete<O>(&self, owner: &O, pod: &Pod) -> Result<(), Error>
+    where
+        O: Resource<DynamicType = ()>,
+    {
+        let namespace = pod.namespace().unwrap_or_default();
+        let name = pod.name_any();
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        let params = DeleteParams::default().preconditions(Preconditions {
+            uid: pod.uid(),
+            resource_version: None,
+        });
+        match api.delete(&name, &params).await {
+            Ok(_) => {
+                let message = format!("Deleted pod: {name}");
+                self.recorder
+                    .on(owner, EventType::Normal, "SuccessfulDelete", message);
+                self.observe_deletion(pod).await;
+                Ok(())
+            }
+            Err(error) if error::is_not_found(&error) || error::is_conflict(&error) => {
+                self.observe_deletion(pod).await;
+                Ok(())
+            }
+            Err(error) => {
+                let message = format!("Error deleting: {}", error::message(&error));
+                self.recorder
+                    .on(owner, EventType::Warning, "FailedDelete", message);
+                Err(Error::doing("unable to delete pods")(error))
+            }
+        }
+    }
+
+    async fn observe_deletion(&self, pod: &Pod) {
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        self.pods
+            .wait_for(|pods| {
+                pods.get(&namespace, &name).is_none_or(|cached| {
+                    cached.metadata.uid != pod.metadata.uid
+                        || cached.metadata.deletion_timestamp.is_some()
+                })
+            })
+            .await;
+    }
+}

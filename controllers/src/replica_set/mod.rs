@@ -1,0 +1,366 @@
+//! ReplicaSets and ReplicationControllers: as many pods of one template as are asked for.
+//!
+//! Enter at [`run`]. What to do is decided in [`decide`]; the pods to delete are picked in
+//! [`rank`], the status is computed in [`status`]. Upstream: `pkg/controller/replicaset`.
+
+mod kind;
+mod rank;
+mod status;
+
+use std::{future::Future, sync::Arc};
+
+use coracle_client::{Informer, Queue};
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1::ReplicaSet,
+    core::v1::{Pod, ReplicationController},
+};
+use kube::{ResourceExt as _, api::PostParams};
+use tokio_util::sync::CancellationToken;
+
+use self::kind::Replicated;
+use crate::{
+    Context, Error,
+    changes::{self, Seen},
+    error, owner,
+    pods::{self, PodControl},
+    work::{self, Done, Key},
+};
+
+/// Objects worked on at once.
+const WORKERS: usize = 5;
+/// Pods created or deleted in one go.
+const BURST: usize = 500;
+
+/// Runs the ReplicaSet controller.
+pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
+    Controller::<ReplicaSet>::new(context, "replicaset-controller")
+        .run(shutdown)
+        .await
+}
+
+/// Runs the ReplicationController controller.
+pub(crate) async fn run_replication(
+    context: Context,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    Controller::<ReplicationController>::new(context, "replication-controller")
+        .run(shutdown)
+        .await
+}
+
+struct Controller<K> {
+    context: Context,
+    name: &'static str,
+    sets: Informer<K>,
+    pods: Informer<Pod>,
+    control: PodControl,
+    queue: Queue<Key>,
+}
+
+/// What is wrong with the number of pods, and the cure.
+#[derive(Debug)]
+enum Scale {
+    Keep,
+    Create(usize),
+    Delete(Vec<Arc<Pod>>),
+}
+
+/// Compares the pods there are with the number that is wanted. `related` is asked for only when
+/// there are too many.
+fn decide(
+    wanted: i32,
+    active: &[Arc<Pod>],
+    related: impl FnOnce() -> Vec<Arc<Pod>>,
+    now: Timestamp,
+) -> Scale {
+    let wanted = usize::try_from(wanted).unwrap_or(0);
+    if active.len() < wanted {
+        Scale::Create((wanted - active.len()).min(BURST))
+    } else if active.len() > wanted {
+        let surplus = (active.len() - wanted).min(BURST);
+        let mut ranked = active.to_vec();
+        if surplus < ranked.len() {
+            rank::by_deletion(&mut ranked, &related(), now);
+        }
+        ranked.truncate(surplus);
+        Scale::Delete(ranked)
+    } else {
+        Scale::Keep
+    }
+}
+
+impl<K: Replicated> Controller<K> {
+    fn new(context: Context, name: &'static str) -> Self {
+        let pods: Informer<Pod> = context.informers.get();
+        Controller {
+            name,
+            sets: context.informers.get(),
+            control: PodControl {
+                client: context.client.clone(),
+                recorder: context.recorder(name),
+                pods: pods.clone(),
+            },
+            pods,
+            queue: Queue::default(),
+            context,
+        }
+    }
+
+    async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let sets = changes::each(&self.sets, |seen| match seen {
+            Seen::Applied { new: set, .. } | Seen::Deleted(set) => {
+                self.queue.add(Key::of(set.meta()));
+            }
+            Seen::Lagged => {}
+        });
+        let pods = async {
+            self.sets.synced().await;
+            changes::each(&self.pods, |seen| self.pod_seen(seen)).await;
+        };
+        let workers = async {
+            self.sets.synced().await;
+            self.pods.synced().await;
+            work::work(self.name, &self.queue, WORKERS, &shutdown, |key| {
+                self.sync(key)
+            })
+            .await;
+        };
+        tokio::select! {
+            () = sets => {}
+            () = pods => {}
+            () = workers => {}
+            () = shutdown.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    fn pod_seen(&self, seen: Seen<Pod>) {
+        match seen {
+            Seen::Applied { old, new } => {
+                if let Some(old) = &old
+                    && owner::controller_of(&old.metadata) != owner::controller_of(&new.metadata)
+                {
+                    self.queue_owner(old);
+                }
+                if owner::controller_of(&new.metadata).is_some() {
+                    self.queue_owner(&new);
+                } else if old.is_none_or(|old| {
+                    old.metadata.labels != new.metadata.labels
+                        || old.metadata.owner_references != new.metadata.owner_references
+                }) {
+                    self.queue_selecting(&new);
+                }
+            }
+            Seen::Deleted(pod) => self.queue_owner(&pod),
+            Seen::Lagged => {
+                for set in self.sets.list() {
+                    self.queue.add(Key::of(set.meta()));
+                }
+            }
+        }
+    }
+
+    fn queue_owner(&self, pod: &Pod) {
+        if let Some(set) = owner::resolve(&self.sets, &pod.metadata) {
+            self.queue.add(Key::of(set.meta()));
+        }
+    }
+
+    fn queue_selecting(&self, orphan: &Pod) {
+        let namespace = orphan.metadata.namespace.as_deref().unwrap_or_default();
+        for set in self.sets.list_namespace(namespace) {
+            if set.selects(orphan.metadata.labels.as_ref()) {
+                self.queue.add(Key::of(set.meta()));
+            }
+        }
+    }
+
+    async fn sync(&self, key: Key) -> Result<Done, Error> {
+        let Some(set) = self.sets.get(&key.namespace, &key.name) else {
+            return Ok(Done::Settled);
+        };
+        let mut all = self
+            .pods
+            .controlled_by(set.meta().uid.as_deref().unwrap_or_default());
+        let terminating = all
+            .iter()
+            .filter(|pod| pods::is_terminating(pod) && set.selects(pod.metadata.labels.as_ref()))
+            .count();
+        all.extend(self.orphans(&key.namespace));
+        all.retain(|pod| pods::is_active(pod));
+        let claim = owner::claim(set.meta(), all, |pod| {
+            set.selects(pod.metadata.labels.as_ref())
+        });
+        let active = owner::take(&self.context, &self.pods, &*set, claim, &[]).await?;
+
+        let now = Timestamp::now();
+        let mut outcome = Ok(());
+        if set.meta().deletion_timestamp.is_none() {
+            let related = || self.related(&*set);
+            outcome = match decide(set.replicas(), &active, related, now) {
+                Scale::Keep => Ok(()),
+                Scale::Create(count) => self.create(&*set, count).await,
+                Scale::Delete(pods) => self.delete(&*set, &pods).await,
+            };
+        }
+        let counted = status::count(&*set, &active, terminating, now);
+        let status = status::next(&*set, counted, &outcome, now);
+        self.write_status(&set, status).await?;
+        outcome?;
+
+        let waiting = counted.ready != counted.available;
+        match pods::next_available(&active, set.min_ready_seconds(), now) {
+            Some(delay) if waiting => Ok(Done::Again(delay)),
+            _ => Ok(Done::Settled),
+        }
+    }
+
+    fn orphans(&self, namespace: &str) -> Vec<Arc<Pod>> {
+        let mut orphans = self.pods.controlled_by("");
+        orphans.retain(|pod| pod.metadata.namespace.as_deref() == Some(namespace));
+        orphans
+    }
+
+    /// The pods of every set that has the same owner as this one.
+    fn related(&self, set: &K) -> Vec<Arc<Pod>> {
+        let Some(reference) = owner::controller_of(set.meta()) else {
+            return Vec::new();
+        };
+        let sets = self.sets.controlled_by(&reference.uid);
+        let namespace = set.namespace().unwrap_or_default();
+        let mut pods = self.pods.list_namespace(&namespace);
+        pods.retain(|pod| {
+            sets.iter()
+                .any(|set| set.selects(pod.metadata.labels.as_ref()))
+        });
+        pods
+    }
+
+    async fn create(&self, set: &K, count: usize) -> Result<(), Error> {
+        let reference = owner::controller_reference(set);
+        let Some(template) = set.template() else {
+            return Ok(());
+        };
+        let pod = pods::from_template(template, &set.name_any(), reference);
+        let (created, failure) = slow_start(count, || self.control.create(set, &pod)).await;
+        for pod in created {
+            self.pods
+                .reached(&pod.resource_version().unwrap_or_default())
+                .await;
+        }
+        match failure {
+            Some(error) if !error::is_namespace_terminating(&error) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn delete(&self, set: &K, pods: &[Arc<Pod>]) -> Result<(), Error> {
+        let deletions = pods.iter().map(|pod| self.control.delete(set, pod));
+        let outcomes = futures::future::join_all(deletions).await;
+        outcomes.into_iter().collect()
+    }
+
+    async fn write_status(
+        &self,
+        set: &Arc<K>,
+        status: Option<status::Status>,
+    ) -> Result<(), Error> {
+        let Some(status) = status else {
+            return Ok(());
+        };
+        let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
+        let object = set.with_status(status);
+        let written = self
+            .context
+            .api::<K>(&namespace)
+            .replace_status(&name, &PostParams::default(), &object)
+            .await;
+        if let Some(written) = error::optional(written)? {
+            self.sets
+                .reached(&written.resource_version().unwrap_or_default())
+                .await;
+        }
+        Ok(())
+    }
+}
+
+/// Calls `one` so many times, in batches that double in size for as long as all goes well, so that
+/// what cannot succeed is not tried hundreds of times. Returns the successes and the first failure.
+async fn slow_start<T, E, F: Future<Output = Result<T, E>>>(
+    count: usize,
+    one: impl Fn() -> F,
+) -> (Vec<T>, Option<E>) {
+    let mut done = Vec::new();
+    let mut batch = count.min(1);
+    while batch > 0 {
+        let outcomes = futures::future::join_all((0..batch).map(|_| one())).await;
+        let mut failure = None;
+        for outcome in outcomes {
+            match outcome {
+                Ok(success) => done.push(success),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        if failure.is_some() {
+            return (done, failure);
+        }
+        batch = (2 * batch).min(count - done.len());
+    }
+    (done, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn pods(count: usize) -> Vec<Arc<Pod>> {
+        (0..count).map(|_| Arc::default()).collect()
+    }
+
+    #[test]
+    fn the_number_of_pods_is_brought_to_what_is_wanted() {
+        let decided =
+            |wanted, there| match decide(wanted, &pods(there), Vec::new, Timestamp::UNIX_EPOCH) {
+                Scale::Keep => 0,
+                Scale::Create(count) => i64::try_from(count).expect("a small number"),
+                Scale::Delete(pods) => -i64::try_from(pods.len()).expect("a small number"),
+            };
+        for (wanted, there, change) in [
+            (3, 3, 0),
+            (3, 1, 2),
+            (0, 2, -2),
+            (1, 4, -3),
+            (2000, 0, 500),
+            (0, 2000, -500),
+        ] {
+            assert_eq!(decided(wanted, there), change, "{there} of {wanted}");
+        }
+    }
+
+    #[tokio::test]
+    async fn creation_starts_slowly_and_stops_at_the_first_bad_batch() {
+        let calls = Cell::new(0);
+        let attempt = |limit| {
+            calls.set(0);
+            let calls = &calls;
+            slow_start(10, move || async move {
+                calls.set(calls.get() + 1);
+                if calls.get() > limit {
+                    Err("full")
+                } else {
+                    Ok(())
+                }
+            })
+        };
+        let (done, failure) = attempt(10).await;
+        assert_eq!((done.len(), failure, calls.get()), (10, None, 10));
+        // Batches of one, two and four: the third fails in part, and no fourth follows.
+        let (done, failure) = attempt(5).await;
+        assert_eq!((done.len(), failure, calls.get()), (5, Some("full"), 7));
+        let (done, failure) = attempt(0).await;
+        assert_eq!((done.len(), failure, calls.get()), (0, Some("full"), 1));
+    }
+}
