@@ -2,8 +2,9 @@
 //!
 //! Enter at [`from_slice`] and [`from_value`]. What is unknown or given twice is collected with
 //! its path, so that the caller can warn or refuse (`fieldValidation`). What Go does not tell
-//! apart is made one: an empty list or map is absent, quantities and times are put in canonical
-//! form. Errors have Go's words, because clients show them.
+//! apart is made one: an empty list or map is absent, and so is a zero value unless upstream has a
+//! pointer there; an object that upstream always encodes is there, be it empty; quantities and
+//! times are put in canonical form. Errors have Go's words, because clients show them.
 
 mod names;
 mod node;
@@ -18,7 +19,7 @@ use self::{
     node::Node,
     typed::{Path, Typed},
 };
-use crate::strategy::DecodeError;
+use crate::{schema, strategy::DecodeError};
 
 /// Upstream's decoder reports no more problems than this.
 const MAX_PROBLEMS: usize = 100;
@@ -69,12 +70,26 @@ pub fn untyped(json: &[u8], problems: &mut Vec<String>) -> Result<Value, DecodeE
     from_slice(json, problems)
 }
 
+/// What an empty JSON object decodes to: the type's zero value as upstream would encode it.
+///
+/// # Panics
+/// When the type cannot be made from an empty object; every type of the API can.
+pub fn empty<T: DeserializeOwned>() -> T {
+    typed(Node::Object(Vec::new()), &mut Vec::new())
+        .unwrap_or_else(|error| panic!("{}: {error}", std::any::type_name::<T>()))
+}
+
 fn typed<T: DeserializeOwned>(
     node: Node<'_>,
     problems: &mut Vec<String>,
 ) -> Result<T, DecodeError> {
     let context = Context::default();
-    let result = T::deserialize(Typed::new(node, &Path::Root, &context));
+    let result = T::deserialize(Typed::root(
+        node,
+        &Path::Root,
+        &context,
+        schema::of_rust_type::<T>(),
+    ));
     problems.append(&mut context.problems.into_inner());
     result.map_err(|failure| DecodeError {
         message: failure.to_string(),

@@ -35,6 +35,7 @@ pub mod names;
 pub mod object;
 pub mod published;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod strategy;
 pub mod table;

@@ -68,7 +68,7 @@ impl<T> Shape<T> {
 
 /// The status of a kind.
 pub struct StatusPart<T> {
-    /// Takes it out, leaving the default.
+    /// Replaces it by an empty one.
     pub clear: fn(&mut T),
     /// Copies it.
     pub copy: fn(to: &mut T, from: &T),
@@ -111,7 +111,7 @@ macro_rules! shape {
     (status, $meta:expr) => {
         $crate::strategy::Shape {
             status: Some($crate::strategy::StatusPart {
-                clear: |object| object.status = Default::default(),
+                clear: |object| object.status = Some($crate::decode::empty()),
                 copy: |to, from| to.status.clone_from(&from.status),
                 meta: $meta,
             }),

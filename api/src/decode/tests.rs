@@ -47,6 +47,24 @@ fn null_is_absent_and_so_is_an_empty_collection() {
 }
 
 #[test]
+fn zero_values_are_absent_unless_upstream_has_a_pointer() {
+    let (pod, _) = pod(r#"{"spec": {
+        "hostNetwork": false, "nodeName": "", "automountServiceAccountToken": false,
+        "containers": [{"name": "c", "image": "", "stdin": false,
+            "env": [{"name": "e", "value": ""}]}]
+    }}"#)
+    .unwrap();
+    assert_eq!(
+        serde_json::to_value(&pod).unwrap(),
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {}, "status": {},
+            "spec": {"automountServiceAccountToken": false,
+                "containers": [{"name": "c", "env": [{"name": "e"}], "resources": {}}]},
+        })
+    );
+}
+
+#[test]
 fn quantities_and_times_become_canonical() {
     let (pod, _) = pod(r#"{
         "metadata": {"creationTimestamp": "2026-01-02T03:04:05.678+01:00"},
@@ -126,8 +144,9 @@ fn a_secret_and_a_deployment_survive() {
     let secret: Secret = from_value(&json, &mut Vec::new()).unwrap();
     assert_eq!(serde_json::to_value(&secret).unwrap(), json);
     let json = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
-        "spec": {"selector": {}, "strategy": {"rollingUpdate": {"maxSurge": "25%",
-            "maxUnavailable": 1}}, "template": {}}});
+        "spec": {"replicas": 0, "selector": {}, "strategy": {"rollingUpdate": {"maxSurge": "25%",
+            "maxUnavailable": 1}}, "template": {"metadata": {}, "spec": {"containers": []}}},
+        "status": {}});
     let deployment: Deployment = from_value(&json, &mut Vec::new()).unwrap();
     assert_eq!(serde_json::to_value(&deployment).unwrap(), json);
 }

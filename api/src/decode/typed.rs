@@ -9,7 +9,10 @@ use serde::de::{
 };
 
 use super::{Context, names, node::Node};
-use crate::quantity;
+use crate::{
+    quantity,
+    schema::{Field, Presence, Shape, Type, ValueType},
+};
 
 /// Why decoding stopped, in Go's words.
 #[derive(Debug)]
@@ -93,15 +96,65 @@ pub(super) struct Typed<'p, 'de> {
     node: Node<'de>,
     path: &'p Path<'p>,
     context: &'p Context,
+    known: Known,
+}
+
+/// What the tables say about a value; nothing where they know nothing.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// The type of the object that it is, or that its items are.
+    of: Option<&'static Type>,
+    /// The field that it is the value of.
+    field: Option<&'static Field>,
+}
+
+impl Known {
+    fn item(self) -> Self {
+        Known {
+            of: self.of,
+            field: None,
+        }
+    }
+
+    fn field(self, name: &str) -> Self {
+        let field = self.of.and_then(|of| of.field(name));
+        Known {
+            of: field.and_then(Field::object),
+            field,
+        }
+    }
 }
 
 impl<'p, 'de> Typed<'p, 'de> {
-    pub fn new(node: Node<'de>, path: &'p Path<'p>, context: &'p Context) -> Self {
+    /// The whole object. `of` is its type, where the tables have one.
+    pub fn root(
+        node: Node<'de>,
+        path: &'p Path<'p>,
+        context: &'p Context,
+        of: Option<&'static Type>,
+    ) -> Self {
         Typed {
             node,
             path,
             context,
+            known: Known { of, field: None },
         }
+    }
+
+    /// Whether it holds a zero value that upstream does not tell from an absent one.
+    fn is_omitted_zero(&self) -> bool {
+        let is_zero = match &self.node {
+            Node::Bool(value) => !value,
+            Node::Number(number) => number.as_f64() == Some(0.0),
+            Node::String(text) => text.is_empty(),
+            _ => false,
+        };
+        let Some(field) = self.known.field.filter(|_| is_zero) else {
+            return false;
+        };
+        field.presence == Presence::Omitted
+            && field.shape == Shape::One
+            && is_plain(field.value_type())
     }
 
     /// The value is of a type that `T` is not made from.
@@ -148,6 +201,9 @@ impl<'p, 'de> Typed<'p, 'de> {
                 of,
                 path: self.path,
                 context: self.context,
+                is_struct: !of.is_empty(),
+                known: self.known,
+                missing: None,
             }),
             _ => Err(self.mismatch::<V::Value>(self.node.type_name())),
         }
@@ -160,6 +216,7 @@ impl<'p, 'de> Typed<'p, 'de> {
                 index: 0,
                 path: self.path,
                 context: self.context,
+                known: self.known.item(),
             }),
             _ => Err(self.mismatch::<V::Value>(self.node.type_name())),
         }
@@ -176,6 +233,33 @@ impl<'p, 'de> Typed<'p, 'de> {
         };
         let text: StringDeserializer<Failure> = canonical(text)?.into_deserializer();
         visitor.visit_newtype_struct(text)
+    }
+}
+
+/// Whether Go leaves out a zero value of the type.
+fn is_plain(of: ValueType) -> bool {
+    matches!(
+        of,
+        ValueType::String
+            | ValueType::Int32
+            | ValueType::Int64
+            | ValueType::Bool
+            | ValueType::Double
+            | ValueType::Bytes
+    )
+}
+
+/// What stands for a field that is absent and that upstream always encodes.
+fn always_there(field: &Field) -> Option<Node<'static>> {
+    match (field.presence, field.shape) {
+        (Presence::Value, Shape::One) => Some(Node::Object(Vec::new())),
+        (Presence::Always, Shape::One) => match field.value_type() {
+            ValueType::String => Some(Node::String(Cow::Borrowed(""))),
+            ValueType::Int32 | ValueType::Int64 => Some(Node::Number(0.into())),
+            ValueType::Bool => Some(Node::Bool(false)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -218,6 +302,7 @@ impl<'de> Deserializer<'de> for Typed<'_, 'de> {
         let empty = |generic| names::is_optional(type_name::<V::Value>(), generic);
         match &self.node {
             Node::Null => return visitor.visit_none(),
+            _ if self.is_omitted_zero() => return visitor.visit_none(),
             Node::Array(values) if values.is_empty() && empty("Vec") => {
                 return visitor.visit_none();
             }
@@ -311,6 +396,7 @@ struct Elements<'p, 'de> {
     index: usize,
     path: &'p Path<'p>,
     context: &'p Context,
+    known: Known,
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
@@ -328,8 +414,13 @@ impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
             index: self.index,
         };
         self.index += 1;
-        seed.deserialize(Typed::new(node, &path, self.context))
-            .map(Some)
+        let value = Typed {
+            node,
+            path: &path,
+            context: self.context,
+            known: self.known,
+        };
+        seed.deserialize(value).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -344,6 +435,13 @@ enum Duplicates<'de> {
 }
 
 impl<'de> Duplicates<'de> {
+    fn has(&self, key: &str) -> bool {
+        match self {
+            Duplicates::Few(keys) => keys.iter().any(|known| known == key),
+            Duplicates::Many(keys) => keys.contains(key),
+        }
+    }
+
     fn new(keys: usize) -> Self {
         if keys <= 16 {
             Duplicates::Few(Vec::with_capacity(keys))
@@ -374,18 +472,16 @@ struct Entries<'p, 'de> {
     of: &'static str,
     path: &'p Path<'p>,
     context: &'p Context,
+    is_struct: bool,
+    known: Known,
+    /// What is added behind the entries, once that is known.
+    missing: Option<std::vec::IntoIter<(Cow<'de, str>, Node<'de>)>>,
 }
 
-impl<'de> MapAccess<'de> for Entries<'_, 'de> {
-    type Error = Failure;
-
-    fn next_key_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Failure> {
-        let Some((key, node)) = self.entries.next() else {
-            return Ok(None);
-        };
+impl<'de> Entries<'_, 'de> {
+    /// The next entry that was written.
+    fn next_written(&mut self) -> Option<(Cow<'de, str>, Node<'de>)> {
+        let (key, node) = self.entries.next()?;
         if self.duplicates.note(key.clone()) {
             let path = Path::Field {
                 parent: self.path,
@@ -395,6 +491,37 @@ impl<'de> MapAccess<'de> for Entries<'_, 'de> {
             self.context
                 .report(|| format!("duplicate field \"{path}\""));
         }
+        Some((key, node))
+    }
+
+    /// The next field that was not written and that upstream encodes all the same.
+    fn next_missing(&mut self) -> Option<(Cow<'de, str>, Node<'de>)> {
+        let of = self.known.of.filter(|_| self.is_struct)?;
+        let duplicates = &self.duplicates;
+        let missing = self.missing.get_or_insert_with(|| {
+            let mut missing = Vec::new();
+            of.for_each_field(&mut |field| {
+                if let Some(node) = always_there(field).filter(|_| !duplicates.has(field.name)) {
+                    missing.push((Cow::Borrowed(field.name), node));
+                }
+            });
+            missing.into_iter()
+        });
+        missing.next()
+    }
+}
+
+impl<'de> MapAccess<'de> for Entries<'_, 'de> {
+    type Error = Failure;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Failure> {
+        let next = self.next_written().or_else(|| self.next_missing());
+        let Some((key, node)) = next else {
+            return Ok(None);
+        };
         let name: CowStrDeserializer<'de, Failure> = key.clone().into_deserializer();
         self.value = Some((key, node));
         seed.deserialize(name).map(Some)
@@ -410,7 +537,17 @@ impl<'de> MapAccess<'de> for Entries<'_, 'de> {
             name: &key,
             of: self.of,
         };
-        seed.deserialize(Typed::new(node, &path, self.context))
+        let known = if self.is_struct {
+            self.known.field(&key)
+        } else {
+            self.known.item()
+        };
+        seed.deserialize(Typed {
+            node,
+            path: &path,
+            context: self.context,
+            known,
+        })
     }
 
     fn size_hint(&self) -> Option<usize> {
