@@ -1,12 +1,35 @@
 //! The API server: HTTP, verbs, watch, authentication, authorization, admission.
+//!
+//! Enter at [`ApiServer`]: `Registry::new(store, kinds)` → `ApiServer::new(config, registry,
+//! plugins)` → `run(shutdown)`. It is a `tower` service that the HTTPS listener and the clients
+//! in this process call alike. What happens to a request is written down in
+//! [`ApiServer::handle`]; where its data comes from, in [`cache`].
 
 pub mod admission;
 pub mod authn;
 pub mod authz;
+mod body;
+pub mod cache;
+mod config;
+mod decode;
 pub mod error;
+mod options;
 pub mod pki;
 mod query;
+pub mod registry;
 pub mod request_info;
+mod respond;
+pub mod selector;
+mod server;
+mod strategy;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod verbs;
 
+pub use config::Config;
 pub use error::ApiError;
+pub use registry::Registry;
 pub use request_info::RequestInfo;
+pub use server::{ApiServer, Context, Plugins, forbidden};

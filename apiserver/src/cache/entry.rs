@@ -1,0 +1,231 @@
+//! One object in a watch cache: its final bytes and the little that read paths ask about it.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use coracle_api::{Object, Strategy, strategy::DecodeError};
+use coracle_store::{KeyValue, Revision};
+
+use super::scan;
+
+/// What comes right after `"metadata":{`.
+const VERSION_KEY: &str = r#""resourceVersion":""#;
+
+/// An object as it stood after one write.
+pub struct Entry {
+    pub key: Arc<str>,
+    /// The object as clients get it.
+    pub bytes: Bytes,
+    pub revision: Revision,
+    /// Where the digits of the resourceVersion begin.
+    version_start: u32,
+    metadata: (u32, u32),
+    labels: (u32, u32),
+    /// The values of the kind's selectable fields, each with a NUL after it.
+    fields: Box<str>,
+    /// The object as its type, for those who ask for it in this process.
+    decoded: OnceLock<Arc<dyn Object>>,
+}
+
+/// The stored bytes are not an object of the kind.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    #[error("{0}: the stored value has no metadata")]
+    NoMetadata(Arc<str>),
+    #[error("{key}: {source}")]
+    Decode { key: Arc<str>, source: DecodeError },
+}
+
+impl Entry {
+    /// Makes the entry for a stored value, which is without resourceVersion.
+    pub fn new(stored: &KeyValue, strategy: &dyn Strategy) -> Result<Self, EntryError> {
+        let key = &stored.key;
+        let (bytes, version_start) = splice(&stored.value, stored.mod_revision)
+            .ok_or_else(|| EntryError::NoMetadata(key.clone()))?;
+        Entry::of_bytes(
+            key.clone(),
+            bytes,
+            stored.mod_revision,
+            version_start,
+            strategy,
+        )
+    }
+
+    fn of_bytes(
+        key: Arc<str>,
+        bytes: Bytes,
+        revision: Revision,
+        version_start: usize,
+        strategy: &dyn Strategy,
+    ) -> Result<Self, EntryError> {
+        let found = scan::metadata(&bytes, version_start - VERSION_KEY.len());
+        let fields = if strategy.selectable_field_names().is_empty() {
+            Box::default()
+        } else {
+            let object = decode(&bytes, strategy).map_err(|source| EntryError::Decode {
+                key: key.clone(),
+                source,
+            })?;
+            join(&strategy.selectable_fields(&*object))
+        };
+        Ok(Entry {
+            key,
+            revision,
+            version_start: narrow(version_start),
+            metadata: (narrow(found.whole.start), narrow(found.whole.end)),
+            labels: (narrow(found.labels.start), narrow(found.labels.end)),
+            fields,
+            decoded: OnceLock::new(),
+            bytes,
+        })
+    }
+
+    /// The `metadata` object as JSON.
+    pub fn metadata(&self) -> Bytes {
+        self.bytes
+            .slice(self.metadata.0 as usize..self.metadata.1 as usize)
+    }
+
+    /// The label's value.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels()
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value)
+    }
+
+    /// Every label.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        let labels = &self.bytes[self.labels.0 as usize..self.labels.1 as usize];
+        scan::string_members(labels).filter_map(|(key, value)| {
+            Some((
+                std::str::from_utf8(key).ok()?,
+                std::str::from_utf8(value).ok()?,
+            ))
+        })
+    }
+
+    /// The value of the kind's selectable field of that index.
+    pub fn field(&self, index: usize) -> &str {
+        self.fields.split('\0').nth(index).unwrap_or_default()
+    }
+
+    /// The bytes before and after the digits of the resourceVersion: with other digits in
+    /// between, they are the object at another resourceVersion.
+    pub fn around_version(&self) -> (&[u8], &[u8]) {
+        let start = self.version_start as usize;
+        let digits = decimal_length(self.revision);
+        (&self.bytes[..start], &self.bytes[start + digits..])
+    }
+
+    /// The same object with another resourceVersion: how a deletion shows it.
+    pub fn at_revision(
+        &self,
+        revision: Revision,
+        strategy: &dyn Strategy,
+    ) -> Result<Entry, EntryError> {
+        let (before, after) = self.around_version();
+        let version = revision.to_string();
+        let bytes: Bytes = [before, version.as_bytes(), after].concat().into();
+        let digits = self.version_start as usize;
+        Entry::of_bytes(self.key.clone(), bytes, revision, digits, strategy)
+    }
+
+    /// The object as its type. Decoded at the first call and kept.
+    pub fn object(&self, strategy: &dyn Strategy) -> Result<Arc<dyn Object>, DecodeError> {
+        if let Some(object) = self.decoded.get() {
+            return Ok(object.clone());
+        }
+        let object: Arc<dyn Object> = decode(&self.bytes, strategy)?.into();
+        Ok(self.decoded.get_or_init(|| object).clone())
+    }
+
+    /// The object as its type, for a caller that changes it.
+    pub fn decode(&self, strategy: &dyn Strategy) -> Result<Box<dyn Object>, DecodeError> {
+        match self.decoded.get() {
+            Some(object) => Ok(object.clone_object()),
+            None => decode(&self.bytes, strategy),
+        }
+    }
+}
+
+fn decode(json: &[u8], strategy: &dyn Strategy) -> Result<Box<dyn Object>, DecodeError> {
+    strategy.decode(json, &mut Vec::new())
+}
+
+/// Puts the resourceVersion into a stored value. Also gives where its digits begin.
+pub fn splice(stored: &[u8], revision: Revision) -> Option<(Bytes, usize)> {
+    let at = scan::metadata_start(stored)?;
+    let version = revision.to_string();
+    let mut bytes = Vec::with_capacity(stored.len() + VERSION_KEY.len() + version.len() + 2);
+    bytes.extend_from_slice(&stored[..at]);
+    bytes.extend_from_slice(VERSION_KEY.as_bytes());
+    let version_start = bytes.len();
+    bytes.extend_from_slice(version.as_bytes());
+    bytes.push(b'"');
+    if stored.get(at) != Some(&b'}') {
+        bytes.push(b',');
+    }
+    bytes.extend_from_slice(&stored[at..]);
+    // Exact size: `Bytes` then takes the allocation over as it is.
+    Some((Bytes::from(bytes.into_boxed_slice()), version_start))
+}
+
+fn decimal_length(number: u64) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+fn join(fields: &[String]) -> Box<str> {
+    let mut joined = String::with_capacity(fields.iter().map(|field| field.len() + 1).sum());
+    for field in fields {
+        joined.push_str(field);
+        joined.push('\0');
+    }
+    joined.into_boxed_str()
+}
+
+/// Objects are at most a few megabytes.
+fn narrow(offset: usize) -> u32 {
+    u32::try_from(offset).expect("an object is smaller than 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_api::kinds;
+
+    use super::*;
+
+    fn entry(value: &'static str, revision: Revision) -> Entry {
+        let kind = kinds::find("", "v1", "ConfigMap").unwrap();
+        Entry::new(
+            &KeyValue {
+                key: "/registry/configmaps/default/a".into(),
+                value: Bytes::from_static(value.as_bytes()),
+                create_revision: 1,
+                mod_revision: revision,
+            },
+            &*kind.strategy,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn version_is_spliced_in() {
+        let entry = entry(
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"labels":{"a":"b"},"name":"a"}}"#,
+            120,
+        );
+        assert_eq!(
+            entry.bytes,
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"120","labels":{"a":"b"},"name":"a"}}"#
+        );
+        assert_eq!(
+            entry.metadata(),
+            r#"{"resourceVersion":"120","labels":{"a":"b"},"name":"a"}"#
+        );
+        assert_eq!(entry.label("a"), Some("b"));
+        assert_eq!(entry.label("b"), None);
+        let (before, after) = entry.around_version();
+        assert!(before.ends_with(br#""resourceVersion":""#));
+        assert!(after.starts_with(br#"","labels""#));
+    }
+}

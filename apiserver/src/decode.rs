@@ -1,0 +1,187 @@
+//! From a request's JSON to an object of the kind that the URL names.
+//!
+//! Unknown and repeated fields are ignored, warned about or refused, as `fieldValidation` says.
+
+mod duplicates;
+
+use coracle_api::{Kind, Object};
+use serde::Deserialize;
+
+use crate::{admission::Warnings, error::ApiError, options::FieldValidation};
+
+/// What says which kind an object is of.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TypeMeta {
+    #[serde(default)]
+    api_version: Option<String>,
+    #[serde(default)]
+    kind: Option<String>,
+}
+
+/// Reads an object of `kind` and fills in its defaults.
+pub fn object(
+    kind: &Kind,
+    json: &[u8],
+    validation: FieldValidation,
+    warnings: &Warnings,
+) -> Result<Box<dyn Object>, ApiError> {
+    let declared = check_type(kind, json)?;
+    let mut unknown = Vec::new();
+    let mut object = kind
+        .strategy
+        .decode(json, &mut unknown)
+        .map_err(|error| cannot_be_handled(kind, &declared, json, &error.message))?;
+    if validation != FieldValidation::Ignore {
+        let mut problems: Vec<String> = duplicates::find(json)
+            .into_iter()
+            .map(|path| format!("duplicate field {path:?}"))
+            .collect();
+        let unknown = unknown.iter().map(|path| field_path(path));
+        problems.extend(unknown.map(|path| format!("unknown field {path:?}")));
+        match validation {
+            FieldValidation::Strict if !problems.is_empty() => {
+                let message = format!("strict decoding error: {}", problems.join(", "));
+                return Err(cannot_be_handled(kind, &declared, json, &message));
+            }
+            _ => problems
+                .into_iter()
+                .for_each(|problem| warnings.add(problem)),
+        }
+    }
+    kind.strategy.default_fields(&mut *object);
+    Ok(object)
+}
+
+/// Checks that the object is of the version and kind of the URL, and returns its kind; empty
+/// when it does not say.
+fn check_type(kind: &Kind, json: &[u8]) -> Result<String, ApiError> {
+    let declared: TypeMeta = serde_json::from_slice(json).map_err(|error| {
+        ApiError::bad_request(format!(
+            "couldn't get version/kind; json parse error: {error}"
+        ))
+    })?;
+    let expected = kind.api_version();
+    if let Some(version) = declared.api_version.filter(|version| !version.is_empty())
+        && version != expected
+    {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected})"
+        )));
+    }
+    let declared = declared.kind.unwrap_or_default();
+    if !declared.is_empty() && declared != kind.kind {
+        let why = format!(
+            "converting ({declared}) to ({}): unknown conversion",
+            kind.kind
+        );
+        return Err(cannot_be_handled(kind, &declared, json, &why));
+    }
+    Ok(declared)
+}
+
+fn cannot_be_handled(kind: &Kind, declared: &str, json: &[u8], why: &str) -> ApiError {
+    let expected = &kind.kind;
+    ApiError::bad_request(if declared.is_empty() {
+        format!(
+            "the object provided is unrecognized (must be of type {expected}): {why} ({})",
+            summary(json)
+        )
+    } else {
+        format!(
+            "{declared} in version {:?} cannot be handled as a {expected}: {why}",
+            kind.version
+        )
+    })
+}
+
+/// The beginning of what was sent, in hexadecimal.
+fn summary(json: &[u8]) -> String {
+    const MAX: usize = 30;
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for byte in json.iter().take(MAX) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    if json.len() > MAX {
+        text.push_str(" ...");
+    }
+    text
+}
+
+/// `spec.containers.0.?.x` as `spec.containers[0].x`.
+fn field_path(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for segment in path.split('.').filter(|segment| *segment != "?") {
+        if !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit()) {
+            out.push('[');
+            out.push_str(segment);
+            out.push(']');
+        } else {
+            if !out.is_empty() {
+                out.push('.');
+            }
+            out.push_str(segment);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_api::kinds;
+
+    use super::*;
+
+    fn decode(json: &str, validation: FieldValidation) -> (Result<(), String>, Vec<String>) {
+        let kind = kinds::find("", "v1", "ConfigMap").unwrap();
+        let warnings = Warnings::default();
+        let result = object(kind, json.as_bytes(), validation, &warnings)
+            .map(|_| ())
+            .map_err(|error| error.to_string());
+        (result, warnings.take())
+    }
+
+    #[test]
+    fn unknown_and_duplicate_fields() {
+        let json = r#"{"apiVersion":"v1","kind":"ConfigMap","data":{"a":"1","a":"2"},"foo":1,"metadata":{"ownerReferences":[{"bar":2}]}}"#;
+        let problems = [
+            r#"duplicate field "data.a""#,
+            r#"unknown field "foo""#,
+            r#"unknown field "metadata.ownerReferences[0].bar""#,
+        ];
+        assert_eq!(decode(json, FieldValidation::Ignore), (Ok(()), vec![]));
+        let (result, warnings) = decode(json, FieldValidation::Warn);
+        assert_eq!(
+            (result, warnings),
+            (Ok(()), problems.map(str::to_owned).to_vec())
+        );
+        assert_eq!(
+            decode(json, FieldValidation::Strict).0.unwrap_err(),
+            format!(
+                "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: {}",
+                problems.join(", ")
+            )
+        );
+    }
+
+    #[test]
+    fn version_and_kind_must_be_those_of_the_url() {
+        let (result, _) = decode(
+            r#"{"apiVersion":"apps/v1","kind":"ConfigMap"}"#,
+            FieldValidation::Warn,
+        );
+        assert_eq!(
+            result.unwrap_err(),
+            "the API version in the data (apps/v1) does not match the expected API version (v1)"
+        );
+        let (result, _) = decode(r#"{"kind":"Secret"}"#, FieldValidation::Warn);
+        assert!(
+            result
+                .unwrap_err()
+                .starts_with("Secret in version \"v1\" cannot be handled as a ConfigMap")
+        );
+        assert_eq!(decode("{}", FieldValidation::Warn).0, Ok(()));
+    }
+}

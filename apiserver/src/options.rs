@@ -1,0 +1,294 @@
+//! The options of the verbs, read from the query or the body.
+//!
+//! Upstream's rules and messages (`apimachinery/pkg/apis/meta/internalversion/validation` and
+//! `meta/v1/validation`).
+
+use coracle_api::field::{ErrorList, FieldError, Path};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+
+use crate::{error::ApiError, query::Query};
+
+/// Which group errors about options name.
+const META: &str = "meta.k8s.io";
+const FIELD_MANAGER_MAX: usize = 128;
+
+/// How a list or watch reads its resourceVersion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+/// `ListOptions`, without the selectors.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    pub watch: bool,
+    pub allow_bookmarks: bool,
+    /// As the client wrote it; empty when it did not.
+    pub resource_version: String,
+    pub version_match: Option<VersionMatch>,
+    pub timeout_seconds: Option<u64>,
+    /// 0: everything.
+    pub limit: usize,
+    pub continue_token: String,
+    pub send_initial_events: Option<bool>,
+}
+
+impl ListOptions {
+    /// `watch`: whether the path or the query asks for a watch.
+    pub fn parse(query: &Query<'_>, watch: bool) -> Result<Self, ApiError> {
+        let text = |name| query.get(name).unwrap_or_default();
+        let mut options = ListOptions {
+            watch,
+            allow_bookmarks: query.flag("allowWatchBookmarks"),
+            resource_version: text("resourceVersion").to_owned(),
+            version_match: None,
+            timeout_seconds: integer(query, "timeoutSeconds")?
+                .map(|seconds| u64::try_from(seconds).unwrap_or(0)),
+            limit: integer(query, "limit")?.map_or(0, |limit| usize::try_from(limit).unwrap_or(0)),
+            continue_token: text("continue").to_owned(),
+            send_initial_events: query.boolean("sendInitialEvents"),
+        };
+        let version_match = text("resourceVersionMatch");
+        let legacy = matches!(options.resource_version.as_str(), "" | "0");
+        if watch && legacy && version_match.is_empty() && options.send_initial_events.is_none() {
+            // Such watches have always begun with the current objects.
+            options.send_initial_events = Some(true);
+            options.version_match = Some(VersionMatch::NotOlderThan);
+            return Ok(options);
+        }
+        let errors = options.check(version_match);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(META, "ListOptions", "", &errors));
+        }
+        options.version_match = match version_match {
+            "Exact" => Some(VersionMatch::Exact),
+            "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+            _ => None,
+        };
+        Ok(options)
+    }
+
+    fn check(&self, version_match: &str) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let path = Path::new("resourceVersionMatch");
+        if self.watch {
+            let sends = self.send_initial_events.is_some();
+            if sends && version_match != "NotOlderThan" {
+                errors.push(path.forbidden(
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
+            }
+            if !version_match.is_empty() {
+                if !sends {
+                    errors.push(path.forbidden(
+                        "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                    ));
+                }
+                if version_match != "NotOlderThan" {
+                    errors.push(path.not_supported(version_match, &["NotOlderThan"]));
+                }
+                if !self.continue_token.is_empty() {
+                    errors.push(continued(&path));
+                }
+            }
+            return errors;
+        }
+        if !version_match.is_empty() {
+            if self.resource_version.is_empty() {
+                errors.push(path.forbidden(
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
+            }
+            if !self.continue_token.is_empty() {
+                errors.push(continued(&path));
+            }
+            if !matches!(version_match, "Exact" | "NotOlderThan") {
+                errors.push(path.not_supported(version_match, &["Exact", "NotOlderThan", ""]));
+            }
+            if version_match == "Exact" && self.resource_version == "0" {
+                errors.push(path.forbidden(
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ));
+            }
+        }
+        if self.send_initial_events.is_some() {
+            errors.push(
+                Path::new("sendInitialEvents").forbidden("sendInitialEvents is forbidden for list"),
+            );
+        }
+        errors
+    }
+}
+
+fn continued(path: &Path) -> FieldError {
+    path.forbidden("resourceVersionMatch is forbidden when continue is provided")
+}
+
+/// A resourceVersion; empty counts as 0.
+pub fn parse_version(text: &str) -> Result<u64, ApiError> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse().map_err(|_| {
+        ApiError::invalid(
+            "",
+            "",
+            "",
+            &vec![Path::new("resourceVersion").invalid(
+                text,
+                format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+            )],
+        )
+    })
+}
+
+fn integer(query: &Query<'_>, name: &str) -> Result<Option<i64>, ApiError> {
+    match query.get(name) {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            ApiError::bad_request(format!(
+                "strconv.ParseInt: parsing {text:?}: invalid syntax"
+            ))
+        }),
+    }
+}
+
+/// What to do about fields that are unknown or given twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// `CreateOptions`, `UpdateOptions` and `PatchOptions`.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    pub field_manager: String,
+    pub field_validation: FieldValidation,
+    /// Only for server-side apply.
+    pub force: Option<bool>,
+}
+
+impl WriteOptions {
+    /// `kind` is the options' kind, for errors.
+    pub fn parse(query: &Query<'_>, kind: &str) -> Result<Self, ApiError> {
+        let dry_runs: Vec<&str> = query.all("dryRun").collect();
+        let manager = query.get("fieldManager").unwrap_or_default();
+        let validation = query.get("fieldValidation").unwrap_or_default();
+        let mut errors = check_dry_run(&dry_runs);
+        errors.extend(check_field_manager(manager));
+        let field_validation = match validation {
+            "" | "Warn" => FieldValidation::Warn,
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
+            other => {
+                errors.push(
+                    Path::new("fieldValidation")
+                        .not_supported(other, &["Ignore", "Strict", "Warn"]),
+                );
+                FieldValidation::Warn
+            }
+        };
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(META, kind, "", &errors));
+        }
+        Ok(WriteOptions {
+            dry_run: !dry_runs.is_empty(),
+            field_manager: manager.to_owned(),
+            field_validation,
+            force: query.boolean("force"),
+        })
+    }
+}
+
+fn check_dry_run(values: &[&str]) -> ErrorList {
+    if values.is_empty() || values == ["All"] {
+        return ErrorList::new();
+    }
+    let mut errors: ErrorList = values
+        .iter()
+        .filter(|value| **value != "All")
+        .map(|value| Path::new("dryRun").not_supported(*value, &["All"]))
+        .collect();
+    errors.truncate(1);
+    errors
+}
+
+fn check_field_manager(manager: &str) -> ErrorList {
+    let path = Path::new("fieldManager");
+    let mut errors = ErrorList::new();
+    if manager.len() > FIELD_MANAGER_MAX {
+        errors.push(path.too_long(FIELD_MANAGER_MAX));
+    }
+    let unprintable = manager
+        .chars()
+        .enumerate()
+        .find(|(_, c)| c.is_control() || (c.is_whitespace() && *c != ' '));
+    if let Some((at, character)) = unprintable {
+        errors.push(path.invalid(
+            manager,
+            format!(
+                "invalid character U+{:04X} (at position {at})",
+                u32::from(character)
+            ),
+        ));
+    }
+    errors
+}
+
+/// Reads `DeleteOptions` from the body, or from the query when there is none, and checks them.
+pub fn delete_options(body: &[u8], query: &Query<'_>) -> Result<DeleteOptions, ApiError> {
+    let mut options: DeleteOptions = if body.is_empty() {
+        DeleteOptions {
+            grace_period_seconds: integer(query, "gracePeriodSeconds")?,
+            orphan_dependents: query.boolean("orphanDependents"),
+            propagation_policy: query.get("propagationPolicy").map(str::to_owned),
+            dry_run: Some(query.all("dryRun").map(str::to_owned).collect()),
+            ..DeleteOptions::default()
+        }
+    } else {
+        serde_json::from_slice(body).map_err(|error| {
+            ApiError::bad_request(format!(
+                "DeleteOptions in version \"v1\" cannot be handled as a DeleteOptions: {error}"
+            ))
+        })?
+    };
+    let errors = check_delete(&options);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(META, "DeleteOptions", "", &errors));
+    }
+    if options
+        .grace_period_seconds
+        .is_some_and(|seconds| seconds < 0)
+    {
+        options.grace_period_seconds = Some(1);
+    }
+    Ok(options)
+}
+
+fn check_delete(options: &DeleteOptions) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let path = Path::new("propagationPolicy");
+    match options.propagation_policy.as_deref() {
+        Some(policy) if options.orphan_dependents.is_some() => errors.push(path.invalid(
+            policy,
+            "orphanDependents and deletionPropagation cannot be both set",
+        )),
+        Some("Foreground" | "Background" | "Orphan") | None => {}
+        Some(policy) => {
+            errors.push(path.not_supported(policy, &["Background", "Foreground", "Orphan", "nil"]));
+        }
+    }
+    let dry_runs: Vec<&str> = options
+        .dry_run
+        .iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    errors.extend(check_dry_run(&dry_runs));
+    errors
+}

@@ -1,0 +1,288 @@
+//! What a deletion does to an object: nothing, a change, or the end of it.
+
+use coracle_api::{Kind, Object};
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Time};
+
+use super::meta::{FOREGROUND, ORPHAN};
+use crate::error::{ApiError, GroupResource};
+
+/// What is to be done with the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is being deleted already, and the request changes nothing about that.
+    Pending,
+    /// The changed object is written; someone else ends it.
+    Mark,
+    /// It goes at once.
+    Now,
+}
+
+/// What happens to dependents when the client does not say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DefaultPolicy {
+    Delete,
+    Orphan,
+    /// The kind has no dependents, whatever the client says.
+    Unsupported,
+}
+
+fn default_policy(kind: &Kind) -> DefaultPolicy {
+    match (kind.group.as_str(), kind.resource.as_str()) {
+        ("", "replicationcontrollers") | ("batch", "jobs") => DefaultPolicy::Orphan,
+        ("" | "events.k8s.io", "events") => DefaultPolicy::Unsupported,
+        _ => DefaultPolicy::Delete,
+    }
+}
+
+/// Checks the preconditions of a deletion.
+pub fn check_preconditions(
+    kind: &Kind,
+    meta: &ObjectMeta,
+    options: &DeleteOptions,
+) -> Result<(), ApiError> {
+    let Some(preconditions) = &options.preconditions else {
+        return Ok(());
+    };
+    let name = meta.name.as_deref().unwrap_or_default();
+    // Upstream names the kind here, not the resource.
+    let subject = GroupResource {
+        group: &kind.group,
+        resource: &kind.kind,
+    };
+    let has = |field: &Option<String>| field.clone().unwrap_or_default();
+    if let Some(uid) = preconditions
+        .uid
+        .as_ref()
+        .filter(|uid| **uid != has(&meta.uid))
+    {
+        return Err(ApiError::conflict(
+            subject,
+            name,
+            format!(
+                "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+                has(&meta.uid)
+            ),
+        ));
+    }
+    let version = preconditions.resource_version.as_ref();
+    if let Some(version) = version.filter(|version| **version != has(&meta.resource_version)) {
+        return Err(ApiError::conflict(
+            subject,
+            name,
+            format!(
+                "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
+                has(&meta.resource_version)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Decides what a deletion does, and for [`Deletion::Mark`] makes the change to `object`.
+///
+/// The rules are upstream's (`registry/rest/delete.go` and the generic store).
+pub fn plan_deletion(
+    kind: &Kind,
+    object: &mut dyn Object,
+    options: &DeleteOptions,
+    now: &Time,
+) -> Deletion {
+    let graceful = match begin_graceful(kind, object, options, now) {
+        Some(Graceful::Pending) => return Deletion::Pending,
+        Some(Graceful::Seconds(seconds)) => Some(seconds),
+        None => None,
+    };
+    let finalizers = finalizers_after(kind, object.meta(), options);
+    let meta = object.meta_mut();
+    let pending = !finalizers.is_empty();
+    meta.finalizers = pending.then_some(finalizers);
+    match graceful {
+        Some(seconds) if seconds > 0 || pending => Deletion::Mark,
+        None if pending => {
+            mark(meta, now);
+            Deletion::Mark
+        }
+        _ => Deletion::Now,
+    }
+}
+
+enum Graceful {
+    Pending,
+    Seconds(i64),
+}
+
+/// The part of a deletion for kinds whose objects take time to end. `None`: not such a kind, or
+/// the time is over.
+fn begin_graceful(
+    kind: &Kind,
+    object: &mut dyn Object,
+    options: &DeleteOptions,
+    now: &Time,
+) -> Option<Graceful> {
+    let period = kind
+        .strategy
+        .grace_period_seconds(object, options.grace_period_seconds)?;
+    let meta = object.meta_mut();
+    if let Some(deadline) = meta.deletion_timestamp.clone() {
+        let current = meta.deletion_grace_period_seconds.unwrap_or(0);
+        if current == 0 {
+            return None;
+        }
+        // It can only be made shorter.
+        let Some(mut wanted) = options.grace_period_seconds.filter(|s| *s < current) else {
+            return Some(Graceful::Pending);
+        };
+        let mut end = Time(deadline.0 - SignedDuration::from_secs(current - wanted));
+        if end < *now {
+            end = now.clone();
+            wanted = wanted.min(1);
+        }
+        meta.deletion_timestamp = Some(end);
+        meta.deletion_grace_period_seconds = Some(wanted);
+        return Some(Graceful::Seconds(wanted));
+    }
+    meta.deletion_timestamp = Some(Time(now.0 + SignedDuration::from_secs(period)));
+    meta.deletion_grace_period_seconds = Some(period);
+    raise_generation(meta);
+    Some(Graceful::Seconds(period))
+}
+
+/// Marks an object that waits for its finalizers only.
+fn mark(meta: &mut ObjectMeta, now: &Time) {
+    if meta.deletion_timestamp.is_none() {
+        raise_generation(meta);
+    }
+    if meta.deletion_timestamp.as_ref().is_none_or(|at| at > now) {
+        meta.deletion_timestamp = Some(now.clone());
+    }
+    meta.deletion_grace_period_seconds = Some(0);
+}
+
+fn raise_generation(meta: &mut ObjectMeta) {
+    if let Some(generation) = meta
+        .generation
+        .as_mut()
+        .filter(|generation| **generation > 0)
+    {
+        *generation += 1;
+    }
+}
+
+/// The object's finalizers with those that the garbage collector acts on set as the options
+/// and the kind want.
+fn finalizers_after(kind: &Kind, meta: &ObjectMeta, options: &DeleteOptions) -> Vec<String> {
+    let current = meta.finalizers.as_deref().unwrap_or_default();
+    let has = |name: &str| current.iter().any(|finalizer| finalizer == name);
+    let policy = default_policy(kind);
+    let wanted = if policy == DefaultPolicy::Unsupported {
+        None
+    } else if let Some(orphan) = options.orphan_dependents {
+        orphan.then_some(ORPHAN)
+    } else {
+        match options.propagation_policy.as_deref() {
+            Some("Orphan") => Some(ORPHAN),
+            Some("Foreground") => Some(FOREGROUND),
+            Some(_) => None,
+            None if has(ORPHAN) => Some(ORPHAN),
+            None if has(FOREGROUND) => Some(FOREGROUND),
+            None => (policy == DefaultPolicy::Orphan).then_some(ORPHAN),
+        }
+    };
+    let mut finalizers: Vec<String> = current
+        .iter()
+        .filter(|finalizer| !matches!(finalizer.as_str(), ORPHAN | FOREGROUND))
+        .cloned()
+        .collect();
+    finalizers.extend(wanted.map(str::to_owned));
+    finalizers
+}
+
+/// Whether an update took away the last thing that kept an object which is being deleted.
+pub fn ready_to_go(new: &ObjectMeta, old: &ObjectMeta) -> bool {
+    new.finalizers.as_ref().is_none_or(Vec::is_empty)
+        && old.deletion_timestamp.is_some()
+        && old.deletion_grace_period_seconds.unwrap_or(0) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_api::kinds;
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec};
+
+    use super::*;
+
+    fn options(policy: Option<&str>, grace: Option<i64>) -> DeleteOptions {
+        DeleteOptions {
+            propagation_policy: policy.map(str::to_owned),
+            grace_period_seconds: grace,
+            ..DeleteOptions::default()
+        }
+    }
+
+    #[test]
+    fn objects_without_finalizers_go_at_once() {
+        let kind = kinds::find("", "v1", "ConfigMap").unwrap();
+        let mut object = ConfigMap::default();
+        let now = super::super::now();
+        let plan = plan_deletion(kind, &mut object, &options(None, None), &now);
+        assert_eq!(plan, Deletion::Now);
+        let plan = plan_deletion(kind, &mut object, &options(Some("Foreground"), None), &now);
+        assert_eq!(plan, Deletion::Mark);
+        assert_eq!(
+            object.metadata.finalizers,
+            Some(vec![FOREGROUND.to_owned()])
+        );
+        assert_eq!(object.metadata.deletion_grace_period_seconds, Some(0));
+    }
+
+    #[test]
+    fn the_policy_of_a_second_deletion_replaces_the_first() {
+        let kind = kinds::find("", "v1", "ConfigMap").unwrap();
+        let mut object = ConfigMap::default();
+        let now = super::super::now();
+        plan_deletion(kind, &mut object, &options(Some("Orphan"), None), &now);
+        assert_eq!(object.metadata.finalizers, Some(vec![ORPHAN.to_owned()]));
+        let plan = plan_deletion(kind, &mut object, &options(Some("Background"), None), &now);
+        assert_eq!(plan, Deletion::Now);
+    }
+
+    #[test]
+    fn a_pod_gets_its_time_which_can_only_be_shortened() {
+        let kind = kinds::find("", "v1", "Pod").unwrap();
+        let mut pod = Pod {
+            spec: Some(PodSpec {
+                node_name: Some("n".into()),
+                termination_grace_period_seconds: Some(30),
+                ..PodSpec::default()
+            }),
+            ..Pod::default()
+        };
+        let now = super::super::now();
+        assert_eq!(
+            plan_deletion(kind, &mut pod, &options(None, None), &now),
+            Deletion::Mark
+        );
+        assert_eq!(pod.metadata.deletion_grace_period_seconds, Some(30));
+        assert_eq!(
+            plan_deletion(kind, &mut pod, &options(None, None), &now),
+            Deletion::Pending
+        );
+        assert_eq!(
+            plan_deletion(kind, &mut pod, &options(None, Some(60)), &now),
+            Deletion::Pending
+        );
+        assert_eq!(
+            plan_deletion(kind, &mut pod, &options(None, Some(5)), &now),
+            Deletion::Mark
+        );
+        assert_eq!(
+            pod.metadata.deletion_timestamp,
+            Some(Time(now.0 + SignedDuration::from_secs(5)))
+        );
+        assert_eq!(
+            plan_deletion(kind, &mut pod, &options(None, Some(0)), &now),
+            Deletion::Now
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! What happens to every object around its kind's own strategy: system metadata, generic
+//! validation, generation, deletion.
+//!
+//! Pure functions; the verbs do the reading and writing around them.
+
+mod delete;
+mod meta;
+
+use bytes::Bytes;
+use coracle_api::{
+    Kind, Object, Subresource,
+    field::{ErrorList, Path},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::{admission::Warnings, error::ApiError, registry::Resource};
+
+pub use delete::{Deletion, check_preconditions, plan_deletion};
+pub use meta::normalize;
+
+/// This second, as stored times have no fractions.
+pub fn now() -> Time {
+    let now = Timestamp::now();
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+/// Drops what a client may not choose when it creates an object.
+pub fn wipe_system_fields(meta: &mut ObjectMeta) {
+    normalize(meta);
+    meta.creation_timestamp = None;
+    meta.deletion_timestamp = None;
+    meta.deletion_grace_period_seconds = None;
+    meta.uid = None;
+    meta.self_link = None;
+}
+
+/// Makes the object's namespace that of the URL.
+///
+/// # Errors
+/// It names another one.
+pub fn match_namespace(
+    meta: &mut ObjectMeta,
+    namespaced: bool,
+    namespace: &str,
+) -> Result<(), ApiError> {
+    if !namespaced {
+        meta.namespace = None;
+        return Ok(());
+    }
+    match meta.namespace.as_deref() {
+        None | Some("") => meta.namespace = Some(namespace.to_owned()),
+        Some(given) if given == namespace => {}
+        Some(_) => {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Fills in system metadata and lets the kind drop what clients may not set. `generate`: the
+/// name is made from `generateName`, anew at each call.
+pub fn prepare_for_create(kind: &Kind, object: &mut dyn Object, generate: bool) {
+    let meta = object.meta_mut();
+    meta.resource_version = None;
+    meta.uid = Some(uuid::Uuid::new_v4().to_string());
+    meta.creation_timestamp = Some(now());
+    if generate {
+        meta.name = meta.generate_name.as_deref().map(generate_name);
+    }
+    meta.generation = None;
+    kind.strategy.prepare_for_create(object);
+    if kind.strategy.generation_changed(object, object).is_some() {
+        object.meta_mut().generation = Some(1);
+    }
+}
+
+/// Checks a new object, metadata first, and collects the kind's warnings.
+pub fn validate_create(
+    kind: &Kind,
+    object: &dyn Object,
+    warnings: &Warnings,
+) -> Result<(), ApiError> {
+    let path = Path::new("metadata");
+    let mut errors = meta::validate(object.meta(), kind, &path);
+    errors.extend(kind.strategy.validate_create(object));
+    fail_if_any(kind, object, &errors)?;
+    for warning in kind.strategy.warnings(object, None) {
+        warnings.add(warning);
+    }
+    Ok(())
+}
+
+/// Keeps what an update may not change, and raises the generation when the kind says so.
+pub fn prepare_for_update(
+    kind: &Kind,
+    new: &mut dyn Object,
+    old: &dyn Object,
+    subresource: Option<Subresource>,
+) {
+    new.meta_mut().generation = old.meta().generation;
+    kind.strategy.prepare_for_update(new, old, subresource);
+    let changed = kind.strategy.generation_changed(new, old);
+    let meta = new.meta_mut();
+    let old = old.meta();
+    meta.generation = match changed {
+        Some(true) => Some(old.generation.unwrap_or(0) + 1),
+        _ => old.generation,
+    };
+    if meta.uid.is_none() {
+        meta.uid.clone_from(&old.uid);
+    }
+    if old.creation_timestamp.is_some() {
+        meta.creation_timestamp.clone_from(&old.creation_timestamp);
+    }
+    if old.deletion_timestamp.is_some() {
+        meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    }
+    if meta.deletion_grace_period_seconds.is_none() {
+        meta.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    }
+    meta.self_link.clone_from(&old.self_link);
+}
+
+/// Checks a changed object and the change, and collects the kind's warnings.
+pub fn validate_update(
+    kind: &Kind,
+    new: &dyn Object,
+    old: &dyn Object,
+    subresource: Option<Subresource>,
+    warnings: &Warnings,
+) -> Result<(), ApiError> {
+    let path = Path::new("metadata");
+    let mut errors = meta::validate(new.meta(), kind, &path);
+    errors.extend(meta::validate_update(new.meta(), old.meta(), &path));
+    errors.extend(kind.strategy.validate_update(new, old, subresource));
+    fail_if_any(kind, new, &errors)?;
+    for warning in kind.strategy.warnings(new, Some(old)) {
+        warnings.add(warning);
+    }
+    Ok(())
+}
+
+fn fail_if_any(kind: &Kind, object: &dyn Object, errors: &ErrorList) -> Result<(), ApiError> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    Err(ApiError::invalid(&kind.group, &kind.kind, name, errors))
+}
+
+/// The object as it is stored: without resourceVersion, in the stored version.
+pub fn to_bytes(resource: &Resource, object: &dyn Object) -> Bytes {
+    let mut bytes = Vec::with_capacity(1024);
+    match resource.conversion {
+        Some(conversion) => write_unversioned(&mut bytes, conversion.to_stored(object)),
+        None => {
+            if object.meta().resource_version.is_some() {
+                write_unversioned(&mut bytes, object.clone_object());
+            } else {
+                object.write_json(&mut bytes);
+            }
+        }
+    }
+    bytes.into()
+}
+
+fn write_unversioned(bytes: &mut Vec<u8>, mut object: Box<dyn Object>) {
+    object.meta_mut().resource_version = None;
+    object.write_json(bytes);
+}
+
+/// `generateName` and five random characters, at most 63 in all.
+fn generate_name(base: &str) -> String {
+    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    const RANDOM: usize = 5;
+    const MAX: usize = 63 - RANDOM;
+    let mut random = [0_u8; RANDOM];
+    // The system's generator does not fail once it is seeded; zeros would only collide.
+    let _ = SystemRandom::new().fill(&mut random);
+    let mut end = base.len().min(MAX);
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    let suffix = random.map(|byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]));
+    base[..end].chars().chain(suffix).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_are_short_and_differ() {
+        let name = generate_name("web-");
+        assert!(name.starts_with("web-") && name.len() == 9, "{name}");
+        assert_ne!(name, generate_name("web-"));
+        assert_eq!(generate_name(&"x".repeat(100)).len(), 63);
+    }
+}

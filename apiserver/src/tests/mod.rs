@@ -1,0 +1,18 @@
+//! Tests of the whole chain, in process.
+
+mod crud;
+mod list;
+mod watch;
+
+use serde_json::{Value, json};
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn config_map(name: &str, data: &Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "data": data,
+    })
+}

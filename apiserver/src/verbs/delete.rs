@@ -1,0 +1,226 @@
+//! `delete`: an object ends, at once or after its grace period and finalizers.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use coracle_api::Object;
+use coracle_store::{Compare, Error, KeyValue, Transaction, Write};
+use http::{Response, StatusCode};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    DeleteOptions, ListMeta, Status, StatusDetails,
+};
+
+use crate::{
+    admission::Operation,
+    body,
+    cache::Entry,
+    error::ApiError,
+    options,
+    query::Query,
+    registry::Resource,
+    respond::{self, Output},
+    server::{ApiServer, Context},
+    strategy::{self, Deletion},
+    verbs::get::current,
+};
+
+/// Deletes the object that the request names.
+pub async fn delete(
+    server: &ApiServer,
+    context: &Context,
+    resource: &Resource,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let query = Query::parse(context.query());
+    let output = Output::negotiate(&context.headers, &query)?;
+    let body = body::read_json(&context.headers, body).await?;
+    let options = options::delete_options(&body, &query)?;
+    let deleted = delete_object(server, context, resource, &options).await?;
+    let code = if deleted.gone {
+        StatusCode::OK
+    } else {
+        accepted(&options)
+    };
+    match &deleted.shown {
+        Some(entry) => respond::object(&output, code, resource, entry),
+        None => respond::value(
+            &Output {
+                transform: respond::Transform::None,
+                ..output
+            },
+            code,
+            &success(resource, &*deleted.object),
+        ),
+    }
+}
+
+/// The result of a deletion.
+pub struct Deleted {
+    pub object: Box<dyn Object>,
+    /// What the client gets; `None`: a `Status`.
+    pub shown: Option<Arc<Entry>>,
+    /// Whether the object is gone, or only on its way.
+    pub gone: bool,
+}
+
+/// Deletes an object, or begins to.
+pub async fn delete_object(
+    server: &ApiServer,
+    context: &Context,
+    resource: &Resource,
+    options: &DeleteOptions,
+) -> Result<Deleted, ApiError> {
+    let dry_run = options
+        .dry_run
+        .as_ref()
+        .is_some_and(|runs| !runs.is_empty());
+    let json = serde_json::to_value(options).map_err(ApiError::internal)?;
+    let mut attributes =
+        context.attributes(resource, Operation::Delete, &context.info.name, dry_run);
+    attributes.options = &json;
+    let mut admitted = false;
+    loop {
+        let entry = current(server.registry(), context, resource).await?;
+        let old = resource.decode(&entry)?;
+        if !admitted {
+            server
+                .admission()
+                .admit(&attributes, None, Some(&*old))
+                .await?;
+            admitted = true;
+        }
+        strategy::check_preconditions(&resource.kind, old.meta(), options)?;
+        server
+            .admission()
+            .validate(&attributes, None, Some(&*old))
+            .await?;
+        let mut object = old;
+        let plan = strategy::plan_deletion(&resource.kind, &mut *object, options, &strategy::now());
+        let attempt = carry_out(server, resource, &entry, object, plan, dry_run).await;
+        match attempt {
+            Err(Error::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+            Ok(deleted) => return Ok(deleted),
+        }
+    }
+}
+
+/// Writes what was planned for the object as it stands in `entry`.
+async fn carry_out(
+    server: &ApiServer,
+    resource: &Resource,
+    entry: &Arc<Entry>,
+    object: Box<dyn Object>,
+    plan: Deletion,
+    dry_run: bool,
+) -> Result<Deleted, Error> {
+    let shows_object = shows_object(resource);
+    let write = match plan {
+        Deletion::Pending => {
+            return Ok(Deleted {
+                object,
+                shown: Some(entry.clone()),
+                gone: false,
+            });
+        }
+        Deletion::Mark => Write::Put {
+            key: entry.key.clone(),
+            value: strategy::to_bytes(resource, &*object),
+        },
+        Deletion::Now => Write::Delete {
+            key: entry.key.clone(),
+        },
+    };
+    let value = match &write {
+        Write::Put { value, .. } => Some(value.clone()),
+        Write::Delete { .. } => None,
+    };
+    let revision = if dry_run {
+        entry.revision
+    } else {
+        let compares = vec![Compare::ModRevision(entry.key.clone(), entry.revision)];
+        let store = server.registry().store();
+        store
+            .commit(Transaction {
+                compares,
+                writes: vec![write],
+            })
+            .await?
+    };
+    let strategy = &*resource.stored.strategy;
+    let shown = match value {
+        Some(value) => Entry::new(
+            &KeyValue {
+                key: entry.key.clone(),
+                value,
+                create_revision: revision,
+                mod_revision: revision,
+            },
+            strategy,
+        )
+        .ok(),
+        None if shows_object => entry.at_revision(revision, strategy).ok(),
+        None => None,
+    };
+    Ok(Deleted {
+        object,
+        shown: shown.map(Arc::new),
+        gone: plan == Deletion::Now,
+    })
+}
+
+/// 202 when the client asked to wait for dependents and the object is not gone yet.
+fn accepted(options: &DeleteOptions) -> StatusCode {
+    let waits = options.orphan_dependents == Some(false)
+        || options.propagation_policy.as_deref() == Some("Foreground");
+    if waits {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    }
+}
+
+fn success(resource: &Resource, object: &dyn Object) -> Status {
+    let meta = object.meta();
+    Status {
+        details: Some(StatusDetails {
+            name: meta.name.clone(),
+            group: Some(resource.kind.group.clone()).filter(|group| !group.is_empty()),
+            kind: Some(resource.kind.resource.clone()),
+            uid: meta.uid.clone(),
+            ..StatusDetails::default()
+        }),
+        metadata: ListMeta::default(),
+        status: Some("Success".to_owned()),
+        ..Status::default()
+    }
+}
+
+/// Whether the answer to a deletion is the object; for other kinds it is a `Status`.
+fn shows_object(resource: &Resource) -> bool {
+    matches!(
+        (
+            resource.kind.group.as_str(),
+            resource.kind.resource.as_str()
+        ),
+        (
+            "",
+            "namespaces"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "pods"
+                | "podtemplates"
+                | "resourcequotas"
+                | "services"
+                | "serviceaccounts"
+        ) | ("resource.k8s.io", _)
+            | (
+                "storage.k8s.io",
+                "csidrivers"
+                    | "csinodes"
+                    | "storageclasses"
+                    | "volumeattachments"
+                    | "volumeattributesclasses"
+            )
+    )
+}
