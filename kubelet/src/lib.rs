@@ -4,6 +4,7 @@ pub mod cgroups;
 pub mod config;
 pub mod cri;
 pub mod pause;
+pub mod pods;
 pub mod runtime;
 pub mod server;
 
