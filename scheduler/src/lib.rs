@@ -1,1 +1,27 @@
-//! The scheduler, as a client of the API
+//! The scheduler, as a client of the API: it gives every pod a node and writes the binding.
+//!
+//! Enter at [`Scheduler`]. Inside, a decision is a pure function of what is known
+//! (`schedule::schedule`, `preemption::find`); the rules are plugins behind one trait
+//! (`framework::Plugin`, listed in `plugins::table`); `scheduler::Loop` is all that reads and
+//! writes. Names, weights, texts and defaults are those of kube-scheduler.
+
+mod actions;
+mod cache;
+mod cluster;
+mod event;
+mod framework;
+mod node;
+mod nominator;
+mod plugins;
+mod pod;
+mod preemption;
+mod queue;
+mod resources;
+mod schedule;
+mod scheduler;
+mod selector;
+mod taints;
+#[cfg(test)]
+mod testing;
+
+pub use scheduler::{Config, Error, Scheduler};

@@ -1,0 +1,88 @@
+//! What happens in the cluster, as far as it may let a pod be scheduled that could not be before.
+
+use k8s_openapi::api::core::v1::Node;
+
+use crate::{node, pod::PodInfo};
+
+/// A change of a node or of a pod.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event<'a> {
+    NodeAdded(&'a Node),
+    NodeUpdated {
+        old: &'a Node,
+        new: &'a Node,
+        changes: NodeChanges,
+    },
+    NodeDeleted(&'a Node),
+    /// A pod is on a node now.
+    PodAdded(&'a PodInfo),
+    /// A pod on a node changed, or the waiting pod itself.
+    PodUpdated {
+        old: &'a PodInfo,
+        new: &'a PodInfo,
+        changes: PodChanges,
+    },
+    /// A pod has left its node, or the node that it was nominated for.
+    PodDeleted(&'a PodInfo),
+}
+
+/// Which properties of a node changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NodeChanges {
+    pub allocatable: bool,
+    pub labels: bool,
+    pub taints: bool,
+}
+
+impl NodeChanges {
+    /// `None` when nothing changed that matters.
+    pub fn between(old: &Node, new: &Node) -> Option<Self> {
+        let allocatable = |node: &Node| {
+            let status = node.status.as_ref();
+            status.and_then(|status| status.allocatable.clone())
+        };
+        let changes = NodeChanges {
+            allocatable: allocatable(old) != allocatable(new),
+            labels: old.metadata.labels != new.metadata.labels,
+            taints: node::taints(old) != node::taints(new)
+                || node::is_unschedulable(old) && !node::is_unschedulable(new),
+        };
+        (changes != NodeChanges::default()).then_some(changes)
+    }
+}
+
+/// Which properties of a pod changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PodChanges {
+    pub labels: bool,
+    /// It asks for less of some resource.
+    pub scaled_down: bool,
+    pub tolerations: bool,
+    /// The last scheduling gate was removed.
+    pub ungated: bool,
+}
+
+impl PodChanges {
+    /// `None` when nothing changed that matters.
+    pub fn between(old: &PodInfo, new: &PodInfo) -> Option<Self> {
+        let changes = PodChanges {
+            labels: old.labels() != new.labels(),
+            scaled_down: scaled_down(old, new),
+            // Tolerations can be added only.
+            tolerations: old.tolerations().len() != new.tolerations().len(),
+            ungated: old.is_gated() && !new.is_gated(),
+        };
+        (changes != PodChanges::default()).then_some(changes)
+    }
+}
+
+fn scaled_down(old: &PodInfo, new: &PodInfo) -> bool {
+    let (old, new) = (&old.requests.resources, &new.requests.resources);
+    old.milli_cpu > new.milli_cpu
+        || old.memory > new.memory
+        || old.ephemeral_storage > new.ephemeral_storage
+        || old
+            .scalars
+            .iter()
+            .any(|(name, amount)| *amount > new.scalar(name))
+}

@@ -1,0 +1,33 @@
+//! The rules, one file each, with upstream's weights.
+
+mod image_locality;
+mod inter_pod_affinity;
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod node_resources;
+mod node_unschedulable;
+mod pod_topology_spread;
+mod scheduling_gates;
+mod taint_toleration;
+
+pub(crate) use scheduling_gates::SCHEDULING_GATES;
+
+use crate::framework::Plugin;
+
+/// All plugins, in the order in which they look at a node: the first that rejects it is heard.
+pub(crate) fn table() -> Vec<Box<dyn Plugin>> {
+    vec![
+        Box::new(scheduling_gates::SchedulingGates),
+        Box::new(node_unschedulable::NodeUnschedulable),
+        Box::new(node_name::NodeName),
+        Box::new(taint_toleration::TaintToleration),
+        Box::new(node_affinity::NodeAffinity),
+        Box::new(node_ports::NodePorts),
+        Box::new(node_resources::Fit),
+        Box::new(pod_topology_spread::PodTopologySpread),
+        Box::new(inter_pod_affinity::InterPodAffinity),
+        Box::new(node_resources::BalancedAllocation),
+        Box::new(image_locality::ImageLocality),
+    ]
+}
