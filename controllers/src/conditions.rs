@@ -1,13 +1,8 @@
 //! Conditions in statuses, which every kind has with a type of its own.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// The current time in the precision in which the API keeps it.
-pub(crate) fn now() -> Time {
-    Time(to_seconds(Timestamp::now()))
-}
-
+/// The time in the precision in which the API keeps it.
 pub(crate) fn to_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

@@ -1,11 +1,11 @@
 //! What every controller is given.
 
-use std::{fmt::Debug, sync::Arc};
+use std::sync::Arc;
 
 use coracle_client::{EventRecorder, Informers};
-use k8s_openapi::NamespaceResourceScope;
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::Client;
+
+use crate::objects::{Kept, Objects};
 
 /// What the controllers need to know of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -46,13 +46,8 @@ impl Context {
         EventRecorder::new(self.client.clone(), component, "")
     }
 
-    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned,
-    {
-        Api::namespaced(self.client.clone(), namespace)
+    /// The objects of a kind: the process's cache of them, and writes as this controller.
+    pub(crate) fn objects<K: Kept>(&self) -> Objects<K> {
+        Objects::new(self.client.clone(), self.informers.get())
     }
 }

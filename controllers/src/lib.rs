@@ -10,9 +10,11 @@
 mod changes;
 mod conditions;
 mod context;
+mod deployment;
 mod error;
 mod hash;
 mod labels;
+mod objects;
 mod owner;
 mod percent;
 mod pods;
@@ -39,6 +41,11 @@ pub struct Controller {
 
 /// Every controller.
 pub const TABLE: &[Controller] = &[
+    Controller {
+        name: "deployment-controller",
+        account: "deployment-controller",
+        run: |context, shutdown| Box::pin(deployment::run(context, shutdown)),
+    },
     Controller {
         name: "replicaset-controller",
         account: "replicaset-controller",

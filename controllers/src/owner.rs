@@ -1,21 +1,17 @@
 //! Controlling owners: who an object belongs to, and how a controller adopts what it selects and
 //! lets go of what it no longer does.
 
-use std::{fmt::Debug, sync::Arc};
+use std::sync::Arc;
 
 use coracle_client::{Cached, Informer};
-use k8s_openapi::{
-    NamespaceResourceScope,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
-use kube::{
-    Api, Resource, ResourceExt as _,
-    api::{Patch, PatchParams},
-};
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::{Resource, ResourceExt, api::Patch};
+use serde_json::{Value, json};
 
-use crate::{Context, Error, error};
+use crate::{
+    Error, error,
+    objects::{Kept, Objects},
+};
 
 /// The reference to the owner that controls the object.
 pub(crate) fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
@@ -100,62 +96,37 @@ pub(crate) fn claim<K: Resource>(
 ///
 /// `finalizers` go onto what is adopted and off what is released. The owner is read again before
 /// the first adoption, so that one which has just been deleted adopts nothing.
-pub(crate) async fn take<O, K>(
-    context: &Context,
-    cache: &Informer<K>,
+pub(crate) async fn take<O: Kept, K: Kept>(
+    owners: &Objects<O>,
+    objects: &Objects<K>,
     owner: &O,
     claim: Claim<K>,
     finalizers: &[&str],
-) -> Result<Vec<Arc<K>>, Error>
-where
-    O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-    K: Cached + Resource<Scope = NamespaceResourceScope>,
-{
+) -> Result<Vec<Arc<K>>, Error> {
     let namespace = owner.namespace().unwrap_or_default();
-    let api: Api<K> = context.api(&namespace);
     let mut owned = claim.owned;
     let mut failure = None;
-    let mut written = Vec::new();
     if !claim.adopt.is_empty() {
-        recheck(context, owner, &namespace).await?;
+        recheck(owners, owner, &namespace).await?;
     }
     for object in &claim.adopt {
-        let mut patch = json!({ "metadata": {
-            "uid": object.uid(),
-            "ownerReferences": [controller_reference(owner)],
-        }});
-        if !finalizers.is_empty() {
-            patch["metadata"]["finalizers"] = json!(finalizers);
-        }
-        match patch_meta(&api, &object.name_any(), patch).await {
-            Ok(Some(adopted)) => {
-                written.push(adopted.resource_version());
-                owned.push(Arc::new(adopted));
-            }
+        let patch = Patch::Strategic(adoption(owner, object.meta(), finalizers));
+        let adopted = objects.patch(&namespace, &object.name_any(), patch).await;
+        match error::optional(adopted) {
+            Ok(Some(adopted)) => owned.push(Arc::new(adopted)),
             Ok(None) => {}
             Err(error) => failure = Some(error),
         }
     }
     for object in &claim.release {
-        let mut patch = json!({ "metadata": {
-            "uid": object.uid(),
-            "ownerReferences": [{ "$patch": "delete", "uid": owner.uid() }],
-        }});
-        if !finalizers.is_empty() {
-            patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!(finalizers);
-        }
-        match patch_meta(&api, &object.name_any(), patch).await {
-            Ok(released) => written.push(released.and_then(|object| object.resource_version())),
+        let patch = Patch::Strategic(letting_go(owner.meta(), object.meta(), finalizers));
+        let released = objects.patch(&namespace, &object.name_any(), patch).await;
+        match error::optional(released) {
+            Ok(_) => {}
             // Not the object that was seen, or it has no owner references: nothing to let go of.
             Err(error) if error::is_invalid(&error) => {}
             Err(error) => failure = Some(error),
         }
-    }
-    for version in written.into_iter().flatten() {
-        cache.reached(&version).await;
     }
     match failure {
         Some(error) => Err(error.into()),
@@ -163,43 +134,56 @@ where
     }
 }
 
-async fn patch_meta<K: Cached>(
-    api: &Api<K>,
-    name: &str,
-    patch: serde_json::Value,
-) -> Result<Option<K>, kube::Error> {
-    let params = PatchParams::default();
-    error::optional(api.patch(name, &params, &Patch::Strategic(patch)).await)
+/// The uid in a patch makes it fail on a later object of the same name.
+fn adoption<O: Resource<DynamicType = ()>>(
+    owner: &O,
+    object: &ObjectMeta,
+    finalizers: &[&str],
+) -> Value {
+    let mut patch = json!({ "metadata": {
+        "uid": object.uid,
+        "ownerReferences": [controller_reference(owner)],
+    }});
+    if !finalizers.is_empty() {
+        patch["metadata"]["finalizers"] = json!(finalizers);
+    }
+    patch
 }
 
-async fn recheck<O>(context: &Context, owner: &O, namespace: &str) -> Result<(), Error>
-where
-    O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-{
+fn letting_go(owner: &ObjectMeta, object: &ObjectMeta, finalizers: &[&str]) -> Value {
+    let mut patch = json!({ "metadata": {
+        "uid": object.uid,
+        "ownerReferences": [{ "$patch": "delete", "uid": owner.uid }],
+    }});
+    if !finalizers.is_empty() {
+        patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!(finalizers);
+    }
+    patch
+}
+
+async fn recheck<O: Kept>(owners: &Objects<O>, owner: &O, namespace: &str) -> Result<(), Error> {
     let name = owner.name_any();
     let kind = O::kind(&());
-    let fresh = context
-        .api::<O>(namespace)
-        .get(&name)
+    let wanted = owner.uid().unwrap_or_default();
+    let fresh = owners
+        .read(namespace, &name)
         .await
         .map_err(Error::doing(format!("reading {kind} {namespace}/{name}")))?;
-    if fresh.meta().uid != owner.meta().uid {
+    let uid = fresh.as_ref().and_then(ResourceExt::uid);
+    if uid.as_ref() != Some(&wanted) {
         return Err(Error::Refused(format!(
-            "original {kind} {namespace}/{name} is gone: got uid {}, wanted {}",
-            fresh.uid().unwrap_or_default(),
-            owner.uid().unwrap_or_default()
+            "original {kind} {namespace}/{name} is gone: got uid {}, wanted {wanted}",
+            uid.unwrap_or_default(),
         )));
     }
-    if let Some(at) = &fresh.meta().deletion_timestamp {
-        return Err(Error::Refused(format!(
+    let deleted = fresh.and_then(|fresh| fresh.meta().deletion_timestamp.clone());
+    match deleted {
+        Some(at) => Err(Error::Refused(format!(
             "{namespace}/{name} has just been deleted at {}",
             at.0
-        )));
+        ))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -224,7 +208,7 @@ mod tests {
         Arc::new(Pod {
             metadata: ObjectMeta {
                 owner_references: owner.map(|owner| vec![controller_reference(owner)]),
-                deletion_timestamp: deleted.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+                deletion_timestamp: deleted.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
                 ..meta(name, name)
             },
             ..Pod::default()

@@ -3,18 +3,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use coracle_client::{EventRecorder, EventType, Informer};
+use coracle_client::{EventRecorder, EventType};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Pod, PodCondition, PodTemplateSpec},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use kube::{
-    Api, Client, Resource, ResourceExt as _,
-    api::{DeleteParams, PostParams, Preconditions},
-};
+use kube::{Resource, ResourceExt as _, api::DeleteParams};
 
-use crate::{Error, conditions, error};
+use crate::{Error, conditions, error, objects::Objects};
 
 pub(crate) fn phase(pod: &Pod) -> &str {
     let phase = pod
@@ -91,16 +88,17 @@ pub(crate) fn next_available(
 /// A pod as the template says, owned as the reference says. Its name is generated from the prefix.
 pub(crate) fn from_template(
     template: &PodTemplateSpec,
-    owner_name: &str,
+    owner: &ObjectMeta,
     reference: OwnerReference,
 ) -> Pod {
     let meta = template.metadata.clone().unwrap_or_default();
     Pod {
         metadata: ObjectMeta {
+            namespace: owner.namespace.clone(),
             labels: meta.labels,
             annotations: meta.annotations,
             finalizers: meta.finalizers,
-            generate_name: Some(name_prefix(owner_name)),
+            generate_name: owner.name.as_deref().map(name_prefix),
             owner_references: Some(vec![reference]),
             ..ObjectMeta::default()
         },
@@ -122,62 +120,46 @@ fn name_prefix(name: &str) -> String {
 /// Creates and deletes pods in the name of one controller, and tells their owner's events.
 #[derive(Clone)]
 pub(crate) struct PodControl {
-    pub client: Client,
     pub recorder: EventRecorder,
-    pub pods: Informer<Pod>,
+    pub pods: Objects<Pod>,
 }
 
 impl PodControl {
-    /// Creates the pod. The cache shows it only after [`Informer::reached`] its version.
+    /// Creates the pod, which names its namespace.
     pub async fn create<O>(&self, owner: &O, pod: &Pod) -> Result<Pod, kube::Error>
     where
         O: Resource<DynamicType = ()>,
     {
-        let namespace = owner.meta().namespace.clone().unwrap_or_default();
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-        match api.create(&PostParams::default(), pod).await {
-            Ok(created) => {
-                let message = format!("Created pod: {}", created.name_any());
+        let created = self.pods.create(pod).await;
+        match &created {
+            Ok(pod) => {
+                let message = format!("Created pod: {}", pod.name_any());
                 self.recorder
                     .on(owner, EventType::Normal, "SuccessfulCreate", message);
-                Ok(created)
             }
+            Err(error) if error::is_namespace_terminating(error) => {}
             Err(error) => {
-                if !error::is_namespace_terminating(&error) {
-                    let message = format!("Error creating: {}", error::message(&error));
-                    self.recorder
-                        .on(owner, EventType::Warning, "FailedCreate", message);
-                }
-                Err(error)
+                let message = format!("Error creating: {}", error::message(error));
+                self.recorder
+                    .on(owner, EventType::Warning, "FailedCreate", message);
             }
         }
+        created
     }
 
-    /// Deletes the pod, unless it is gone or another one by now, and waits until the cache shows
-    /// that.
+    /// Deletes the pod, unless it is gone or another one by now.
     pub async fn delete<O>(&self, owner: &O, pod: &Pod) -> Result<(), Error>
     where
         O: Resource<DynamicType = ()>,
     {
-        let namespace = pod.namespace().unwrap_or_default();
-        let name = pod.name_any();
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-        let params = DeleteParams::default().preconditions(Preconditions {
-            uid: pod.uid(),
-            resource_version: None,
-        });
-        match api.delete(&name, &params).await {
-            Ok(_) => {
-                let message = format!("Deleted pod: {name}");
+        match self.pods.delete(pod, DeleteParams::default()).await {
+            Ok(true) => {
+                let message = format!("Deleted pod: {}", pod.name_any());
                 self.recorder
                     .on(owner, EventType::Normal, "SuccessfulDelete", message);
-                self.observe_deletion(pod).await;
                 Ok(())
             }
-            Err(error) if error::is_not_found(&error) || error::is_conflict(&error) => {
-                self.observe_deletion(pod).await;
-                Ok(())
-            }
+            Ok(false) => Ok(()),
             Err(error) => {
                 let message = format!("Error deleting: {}", error::message(&error));
                 self.recorder
@@ -185,17 +167,5 @@ impl PodControl {
                 Err(Error::doing("unable to delete pods")(error))
             }
         }
-    }
-
-    async fn observe_deletion(&self, pod: &Pod) {
-        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-        self.pods
-            .wait_for(|pods| {
-                pods.get(&namespace, &name).is_none_or(|cached| {
-                    cached.metadata.uid != pod.metadata.uid
-                        || cached.metadata.deletion_timestamp.is_some()
-                })
-            })
-            .await;
     }
 }

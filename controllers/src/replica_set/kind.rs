@@ -1,26 +1,21 @@
 //! What ReplicaSets and ReplicationControllers have in common.
 
-use coracle_client::Cached;
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
-        core::v1::{
-            PodTemplateSpec, ReplicationController, ReplicationControllerCondition,
-            ReplicationControllerStatus,
-        },
+use k8s_openapi::api::{
+    apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
+    core::v1::{
+        PodTemplateSpec, ReplicationController, ReplicationControllerCondition,
+        ReplicationControllerStatus,
     },
 };
-use kube::Resource;
-use serde::Serialize;
 
 use super::status::Status;
-use crate::labels::{self, Labels};
+use crate::{
+    labels::{self, Labels},
+    objects::Kept,
+};
 
 /// A kind that keeps a number of pods.
-pub(super) trait Replicated:
-    Cached + Resource<Scope = NamespaceResourceScope> + Serialize
-{
+pub(super) trait Replicated: Kept {
     /// Whether the status says how many pods are terminating.
     const COUNTS_TERMINATING: bool;
 

@@ -9,20 +9,22 @@ mod status;
 
 use std::{future::Future, sync::Arc};
 
-use coracle_client::{Informer, Queue};
+use coracle_client::Queue;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::ReplicaSet,
     core::v1::{Pod, ReplicationController},
 };
-use kube::{ResourceExt as _, api::PostParams};
+use kube::ResourceExt as _;
 use tokio_util::sync::CancellationToken;
 
 use self::kind::Replicated;
 use crate::{
     Context, Error,
     changes::{self, Seen},
-    error, owner,
+    error,
+    objects::Objects,
+    owner,
     pods::{self, PodControl},
     work::{self, Done, Key},
 };
@@ -34,7 +36,7 @@ const BURST: usize = 500;
 
 /// Runs the ReplicaSet controller.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
-    Controller::<ReplicaSet>::new(context, "replicaset-controller")
+    Controller::<ReplicaSet>::new(&context, "replicaset-controller")
         .run(shutdown)
         .await
 }
@@ -44,16 +46,15 @@ pub(crate) async fn run_replication(
     context: Context,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    Controller::<ReplicationController>::new(context, "replication-controller")
+    Controller::<ReplicationController>::new(&context, "replication-controller")
         .run(shutdown)
         .await
 }
 
 struct Controller<K> {
-    context: Context,
     name: &'static str,
-    sets: Informer<K>,
-    pods: Informer<Pod>,
+    sets: Objects<K>,
+    pods: Objects<Pod>,
     control: PodControl,
     queue: Queue<Key>,
 }
@@ -91,36 +92,34 @@ fn decide(
 }
 
 impl<K: Replicated> Controller<K> {
-    fn new(context: Context, name: &'static str) -> Self {
-        let pods: Informer<Pod> = context.informers.get();
+    fn new(context: &Context, name: &'static str) -> Self {
+        let pods: Objects<Pod> = context.objects();
         Controller {
             name,
-            sets: context.informers.get(),
+            sets: context.objects(),
             control: PodControl {
-                client: context.client.clone(),
                 recorder: context.recorder(name),
                 pods: pods.clone(),
             },
             pods,
             queue: Queue::default(),
-            context,
         }
     }
 
     async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let sets = changes::each(&self.sets, |seen| match seen {
+        let sets = changes::each(&self.sets.cache, |seen| match seen {
             Seen::Applied { new: set, .. } | Seen::Deleted(set) => {
                 self.queue.add(Key::of(set.meta()));
             }
             Seen::Lagged => {}
         });
         let pods = async {
-            self.sets.synced().await;
-            changes::each(&self.pods, |seen| self.pod_seen(seen)).await;
+            self.sets.cache.synced().await;
+            changes::each(&self.pods.cache, |seen| self.pod_seen(seen)).await;
         };
         let workers = async {
-            self.sets.synced().await;
-            self.pods.synced().await;
+            self.sets.cache.synced().await;
+            self.pods.cache.synced().await;
             work::work(self.name, &self.queue, WORKERS, &shutdown, |key| {
                 self.sync(key)
             })
@@ -154,7 +153,7 @@ impl<K: Replicated> Controller<K> {
             }
             Seen::Deleted(pod) => self.queue_owner(&pod),
             Seen::Lagged => {
-                for set in self.sets.list() {
+                for set in self.sets.cache.list() {
                     self.queue.add(Key::of(set.meta()));
                 }
             }
@@ -162,14 +161,14 @@ impl<K: Replicated> Controller<K> {
     }
 
     fn queue_owner(&self, pod: &Pod) {
-        if let Some(set) = owner::resolve(&self.sets, &pod.metadata) {
+        if let Some(set) = owner::resolve(&self.sets.cache, &pod.metadata) {
             self.queue.add(Key::of(set.meta()));
         }
     }
 
     fn queue_selecting(&self, orphan: &Pod) {
         let namespace = orphan.metadata.namespace.as_deref().unwrap_or_default();
-        for set in self.sets.list_namespace(namespace) {
+        for set in self.sets.cache.list_namespace(namespace) {
             if set.selects(orphan.metadata.labels.as_ref()) {
                 self.queue.add(Key::of(set.meta()));
             }
@@ -182,17 +181,18 @@ impl<K: Replicated> Controller<K> {
         };
         let mut all = self
             .pods
+            .cache
             .controlled_by(set.meta().uid.as_deref().unwrap_or_default());
         let terminating = all
             .iter()
             .filter(|pod| pods::is_terminating(pod) && set.selects(pod.metadata.labels.as_ref()))
             .count();
-        all.extend(self.orphans(&key.namespace));
+        all.extend(self.pods.orphans(Some(&key.namespace)));
         all.retain(|pod| pods::is_active(pod));
         let claim = owner::claim(set.meta(), all, |pod| {
             set.selects(pod.metadata.labels.as_ref())
         });
-        let active = owner::take(&self.context, &self.pods, &*set, claim, &[]).await?;
+        let active = owner::take(&self.sets, &self.pods, &*set, claim, &[]).await?;
 
         let now = Timestamp::now();
         let mut outcome = Ok(());
@@ -206,7 +206,9 @@ impl<K: Replicated> Controller<K> {
         }
         let counted = status::count(&*set, &active, terminating, now);
         let status = status::next(&*set, counted, &outcome, now);
-        self.write_status(&set, status).await?;
+        if let Some(status) = status {
+            self.sets.replace_status(&set.with_status(status)).await?;
+        }
         outcome?;
 
         let waiting = counted.ready != counted.available;
@@ -216,20 +218,14 @@ impl<K: Replicated> Controller<K> {
         }
     }
 
-    fn orphans(&self, namespace: &str) -> Vec<Arc<Pod>> {
-        let mut orphans = self.pods.controlled_by("");
-        orphans.retain(|pod| pod.metadata.namespace.as_deref() == Some(namespace));
-        orphans
-    }
-
     /// The pods of every set that has the same owner as this one.
     fn related(&self, set: &K) -> Vec<Arc<Pod>> {
         let Some(reference) = owner::controller_of(set.meta()) else {
             return Vec::new();
         };
-        let sets = self.sets.controlled_by(&reference.uid);
+        let sets = self.sets.cache.controlled_by(&reference.uid);
         let namespace = set.namespace().unwrap_or_default();
-        let mut pods = self.pods.list_namespace(&namespace);
+        let mut pods = self.pods.cache.list_namespace(&namespace);
         pods.retain(|pod| {
             sets.iter()
                 .any(|set| set.selects(pod.metadata.labels.as_ref()))
@@ -242,13 +238,8 @@ impl<K: Replicated> Controller<K> {
         let Some(template) = set.template() else {
             return Ok(());
         };
-        let pod = pods::from_template(template, &set.name_any(), reference);
-        let (created, failure) = slow_start(count, || self.control.create(set, &pod)).await;
-        for pod in created {
-            self.pods
-                .reached(&pod.resource_version().unwrap_or_default())
-                .await;
-        }
+        let pod = pods::from_template(template, set.meta(), reference);
+        let (_, failure) = slow_start(count, || self.control.create(set, &pod)).await;
         match failure {
             Some(error) if !error::is_namespace_terminating(&error) => Err(error.into()),
             _ => Ok(()),
@@ -259,29 +250,6 @@ impl<K: Replicated> Controller<K> {
         let deletions = pods.iter().map(|pod| self.control.delete(set, pod));
         let outcomes = futures::future::join_all(deletions).await;
         outcomes.into_iter().collect()
-    }
-
-    async fn write_status(
-        &self,
-        set: &Arc<K>,
-        status: Option<status::Status>,
-    ) -> Result<(), Error> {
-        let Some(status) = status else {
-            return Ok(());
-        };
-        let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
-        let object = set.with_status(status);
-        let written = self
-            .context
-            .api::<K>(&namespace)
-            .replace_status(&name, &PostParams::default(), &object)
-            .await;
-        if let Some(written) = error::optional(written)? {
-            self.sets
-                .reached(&written.resource_version().unwrap_or_default())
-                .await;
-        }
-        Ok(())
     }
 }
 

@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    fn set(replicas: i32, status: serde_json::Value) -> ReplicaSet {
+    fn set(replicas: i32, status: &serde_json::Value) -> ReplicaSet {
         serde_json::from_value(json!({
             "metadata": { "name": "web", "namespace": "default", "generation": 2 },
             "spec": {
@@ -150,7 +150,7 @@ mod tests {
             pod("front", Some("2026-01-01T00:00:55Z")),
             pod("back", None),
         ];
-        let count = count(&set(3, json!(null)), &active, 1, now);
+        let count = count(&set(3, &json!(null)), &active, 1, now);
         assert_eq!(
             count,
             Count {
@@ -172,13 +172,13 @@ mod tests {
         let now = "2026-01-01T00:01:00Z".parse().expect("a time");
         let refused = Err(Error::Refused("exceeded quota".to_owned()));
         let count = Count::default();
-        let failed = next(&set(1, json!(null)), count, &refused, now).expect("a change");
+        let failed = next(&set(1, &json!(null)), count, &refused, now).expect("a change");
         assert_eq!(
             serde_json::to_value(&failed.conditions).expect("JSON"),
             json!([{ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
                 "message": "exceeded quota", "lastTransitionTime": "2026-01-01T00:01:00Z" }])
         );
-        let failing = set(1, serde_json::to_value(&failed).expect("JSON"));
+        let failing = set(1, &serde_json::to_value(&failed).expect("JSON"));
         assert_eq!(next(&failing, count, &refused, now), None);
         let mended = next(&failing, count, &Ok(()), now).expect("a change");
         assert_eq!(mended.conditions, None);
