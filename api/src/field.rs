@@ -16,13 +16,64 @@ pub enum ErrorType {
     NotSupported,
     Forbidden,
     TooLong,
+    TooShort,
     TooMany,
+    TooFew,
     NotFound,
     TypeInvalid,
     InternalError,
 }
 
-/// One error about one field.
+impl ErrorType {
+    /// The reason of the cause in a Status.
+    pub fn reason(self) -> &'static str {
+        match self {
+            ErrorType::Required => "FieldValueRequired",
+            ErrorType::Duplicate => "FieldValueDuplicate",
+            ErrorType::Invalid => "FieldValueInvalid",
+            ErrorType::NotSupported => "FieldValueNotSupported",
+            ErrorType::Forbidden => "FieldValueForbidden",
+            ErrorType::TooLong => "FieldValueTooLong",
+            ErrorType::TooShort => "FieldValueTooShort",
+            ErrorType::TooMany => "FieldValueTooMany",
+            ErrorType::TooFew => "FieldValueTooFew",
+            ErrorType::NotFound => "FieldValueNotFound",
+            ErrorType::TypeInvalid => "FieldValueTypeInvalid",
+            ErrorType::InternalError => "InternalError",
+        }
+    }
+
+    /// How a message starts.
+    pub fn text(self) -> &'static str {
+        match self {
+            ErrorType::Required => "Required value",
+            ErrorType::Duplicate => "Duplicate value",
+            ErrorType::Invalid | ErrorType::TypeInvalid => "Invalid value",
+            ErrorType::NotSupported => "Unsupported value",
+            ErrorType::Forbidden => "Forbidden",
+            ErrorType::TooLong => "Too long",
+            ErrorType::TooShort => "Too short",
+            ErrorType::TooMany => "Too many",
+            ErrorType::TooFew => "Too few",
+            ErrorType::NotFound => "Not found",
+            ErrorType::InternalError => "Internal error",
+        }
+    }
+
+    fn prints_value(self) -> bool {
+        !matches!(
+            self,
+            ErrorType::Required
+                | ErrorType::Forbidden
+                | ErrorType::TooLong
+                | ErrorType::TooShort
+                | ErrorType::InternalError
+        )
+    }
+}
+
+/// One error about one field. It displays as upstream's does: the field, the kind of error, the
+/// value where that helps, and the detail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldError {
     pub error_type: ErrorType,
@@ -31,6 +82,53 @@ pub struct FieldError {
     /// What was given. `Null` where upstream prints no value.
     pub bad_value: Value,
     pub detail: String,
+}
+
+impl FieldError {
+    /// The message without the field: `Invalid value: "x": must be y`.
+    pub fn body(&self) -> String {
+        let mut body = self.error_type.text().to_owned();
+        if self.error_type.prints_value() {
+            body.push_str(": ");
+            body.push_str(&printed(&self.bad_value));
+        }
+        if !self.detail.is_empty() {
+            body.push_str(": ");
+            body.push_str(&self.detail);
+        }
+        body
+    }
+
+    /// The error with a different detail.
+    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+        FieldError {
+            detail: detail.into(),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.body())
+    }
+}
+
+/// Text in quotes, anything else as JSON, as Go writes it.
+fn printed(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        value => value
+            .to_string()
+            .replace('<', "\\u003c")
+            .replace('>', "\\u003e")
+            .replace('&', "\\u0026"),
+    }
+}
+
+/// Any value as the bad value of an error.
+pub fn value_of<T: serde::Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
 }
 
 /// All errors of an object; empty when it is valid.
@@ -45,7 +143,7 @@ impl Path {
         Path(name.to_owned())
     }
 
-    /// `path.name`
+    /// `path.name`; the name may itself be a path, `emptyDir.sizeLimit`.
     pub fn child(&self, name: &str) -> Self {
         if self.0.is_empty() {
             Path::new(name)
@@ -95,11 +193,25 @@ impl Path {
     }
 
     pub fn too_long(&self, max_bytes: usize) -> FieldError {
+        let unit = if max_bytes == 1 { "byte" } else { "bytes" };
         self.error(
             ErrorType::TooLong,
-            Value::Null,
-            format!("may not be more than {max_bytes} bytes"),
+            Value::from("<value omitted>"),
+            format!("may not be more than {max_bytes} {unit}"),
         )
+    }
+
+    pub fn too_many(&self, actual: usize, max: usize) -> FieldError {
+        let unit = if max == 1 { "item" } else { "items" };
+        self.error(
+            ErrorType::TooMany,
+            Value::from(actual),
+            format!("must have at most {max} {unit}"),
+        )
+    }
+
+    pub fn internal(&self, detail: impl Into<String>) -> FieldError {
+        self.error(ErrorType::InternalError, Value::Null, detail)
     }
 
     pub fn error(
@@ -123,47 +235,49 @@ impl fmt::Display for Path {
     }
 }
 
-impl ErrorType {
-    /// As upstream's messages begin.
-    pub fn text(self) -> &'static str {
-        match self {
-            ErrorType::Required => "Required value",
-            ErrorType::Duplicate => "Duplicate value",
-            ErrorType::Invalid | ErrorType::TypeInvalid => "Invalid value",
-            ErrorType::NotSupported => "Unsupported value",
-            ErrorType::Forbidden => "Forbidden",
-            ErrorType::TooLong => "Too long",
-            ErrorType::TooMany => "Too many",
-            ErrorType::NotFound => "Not found",
-            ErrorType::InternalError => "Internal error",
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-impl FieldError {
-    /// The error without its field: `Invalid value: "x": must be no more than 63 characters`.
-    pub fn body(&self) -> String {
-        let kind = self.error_type.text();
-        let mut body = match (self.error_type, &self.bad_value) {
+    use super::*;
+
+    #[test]
+    fn errors_read_as_upstreams() {
+        let path = Path::new("spec").child("ports").index(0);
+        let cases = [
+            (path.required(""), "spec.ports[0]: Required value"),
             (
-                ErrorType::Required
-                | ErrorType::Forbidden
-                | ErrorType::TooLong
-                | ErrorType::InternalError,
-                _,
-            ) => kind.to_owned(),
-            (_, value) => format!("{kind}: {value}"),
-        };
-        if !self.detail.is_empty() {
-            body.push_str(": ");
-            body.push_str(&self.detail);
+                path.invalid(0, "must be between 1 and 65535, inclusive"),
+                "spec.ports[0]: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
+            (
+                path.key("a/b").invalid("x\"y", "no"),
+                r#"spec.ports[0][a/b]: Invalid value: "x\"y": no"#,
+            ),
+            (
+                path.invalid(json!({"a": "<"}), ""),
+                r#"spec.ports[0]: Invalid value: {"a":"\u003c"}"#,
+            ),
+            (
+                path.not_supported("X", &["A", "B"]),
+                r#"spec.ports[0]: Unsupported value: "X": supported values: "A", "B""#,
+            ),
+            (
+                path.too_long(1),
+                "spec.ports[0]: Too long: may not be more than 1 byte",
+            ),
+            (
+                path.too_many(3, 2),
+                "spec.ports[0]: Too many: 3: must have at most 2 items",
+            ),
+            (
+                path.duplicate("a"),
+                r#"spec.ports[0]: Duplicate value: "a""#,
+            ),
+            (path.forbidden("no"), "spec.ports[0]: Forbidden: no"),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.to_string(), expected);
         }
-        body
-    }
-}
-
-impl fmt::Display for FieldError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.body())
     }
 }

@@ -26,8 +26,10 @@ mod resource;
 mod scheduling;
 mod storage;
 
+pub mod check;
 pub mod decode;
 pub mod field;
+pub mod formats;
 mod identity;
 pub mod kinds;
 pub mod meta;
@@ -39,6 +41,8 @@ pub mod schema;
 pub mod selector;
 pub mod strategy;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod zero;
 
 pub use identity::Identity;

@@ -1,10 +1,8 @@
-//! Fields that upstream's encoding leaves out when they hold the zero value.
+//! Fields that are absent or hold a zero value, which upstream mostly does not tell apart.
 //!
-//! Upstream declares such a field as a plain value with `omitempty`, so `hostNetwork: false`,
-//! `args: []` and an absent field are one and the same there. [`drop_zero!`](crate::drop_zero)
-//! makes them the same here, so that two objects that mean the same also compare the same.
-//! Fields that are pointers upstream (`automountServiceAccountToken`) are not given to it:
-//! there, absent and `false` differ.
+//! Decoding makes an empty list and the zero value of a plain field absent (see
+//! [`crate::decode`]); what stays is one `Option` around everything that upstream may omit, which
+//! these functions look through.
 
 use std::collections::BTreeMap;
 
@@ -54,14 +52,6 @@ pub fn drop_zero<T: Zero>(field: &mut Option<T>) {
     if field.as_ref().is_some_and(Zero::is_zero) {
         *field = None;
     }
-}
-
-/// Makes those of the named fields absent that hold the zero value.
-#[macro_export]
-macro_rules! drop_zero {
-    ($object:expr; $($field:ident),+ $(,)?) => {
-        $( $crate::zero::drop_zero(&mut $object.$field); )+
-    };
 }
 
 /// A list that may be absent, as a slice.

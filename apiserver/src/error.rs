@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use coracle_api::{
     Kind,
-    field::{ErrorList, ErrorType, FieldError},
+    field::{ErrorList, FieldError},
 };
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
@@ -349,8 +349,8 @@ fn non_empty(text: &str) -> Option<String> {
 fn cause(error: &FieldError) -> StatusCause {
     StatusCause {
         field: Some(error.field.clone()),
-        message: Some(body(error)),
-        reason: Some(format!("FieldValue{:?}", error.error_type)),
+        message: Some(error.body()),
+        reason: Some(error.error_type.reason().to_owned()),
     }
 }
 
@@ -359,43 +359,13 @@ fn aggregate(errors: &ErrorList) -> String {
     let mut seen = HashSet::new();
     let texts: Vec<String> = errors
         .iter()
-        .map(|error| format!("{}: {}", error.field, body(error)))
+        .map(ToString::to_string)
         .filter(|text| seen.insert(text.clone()))
         .collect();
     match texts.as_slice() {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
     }
-}
-
-/// The error without its field, as upstream's `field.Error.ErrorBody`.
-fn body(error: &FieldError) -> String {
-    let kind = match error.error_type {
-        ErrorType::Required => "Required value",
-        ErrorType::Duplicate => "Duplicate value",
-        ErrorType::Invalid | ErrorType::TypeInvalid => "Invalid value",
-        ErrorType::NotSupported => "Unsupported value",
-        ErrorType::Forbidden => "Forbidden",
-        ErrorType::TooLong => "Too long",
-        ErrorType::TooMany => "Too many",
-        ErrorType::NotFound => "Not found",
-        ErrorType::InternalError => "Internal error",
-    };
-    let mut text = match error.error_type {
-        ErrorType::Required
-        | ErrorType::Forbidden
-        | ErrorType::TooLong
-        | ErrorType::InternalError => kind.to_owned(),
-        _ => match &error.bad_value {
-            serde_json::Value::String(value) => format!("{kind}: {value:?}"),
-            value => format!("{kind}: {value}"),
-        },
-    };
-    if !error.detail.is_empty() {
-        text.push_str(": ");
-        text.push_str(&error.detail);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,12 +1,29 @@
 //! PersistentVolumeClaim, and the claim's spec in an ephemeral volume.
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec};
+use k8s_openapi::{
+    api::core::v1::{
+        PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimTemplate,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 use crate::{
-    core::pod::{defaults::label_selector, resources},
-    drop_zero, shape,
+    check,
+    core::pod::{resources::round_list, validation::resources::quantity_value},
+    field::{ErrorList, Path},
+    quantity::Amount,
+    shape,
     strategy::{Behaviour, Shape},
+    zero::{list, text},
 };
+
+pub(crate) const ACCESS_MODES: &[&str] = &[
+    "ReadOnlyMany",
+    "ReadWriteMany",
+    "ReadWriteOnce",
+    "ReadWriteOncePod",
+];
+pub(crate) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 
 impl Behaviour for PersistentVolumeClaim {
     const SHAPE: Shape<Self> = shape!(status);
@@ -18,13 +35,187 @@ impl Behaviour for PersistentVolumeClaim {
 
 /// The defaults of a claim, on its own or in an ephemeral volume.
 pub(crate) fn default_spec(spec: &mut PersistentVolumeClaimSpec) {
-    drop_zero!(spec; access_modes, volume_name);
     spec.volume_mode
         .get_or_insert_with(|| "Filesystem".to_owned());
-    let requirements = spec.resources.get_or_insert_default();
-    resources::normalize_list(&mut requirements.limits);
-    resources::normalize_list(&mut requirements.requests);
-    if let Some(selector) = &mut spec.selector {
-        label_selector(selector);
+    if let Some(requirements) = &mut spec.resources {
+        round_list(&mut requirements.limits);
+        round_list(&mut requirements.requests);
+    }
+}
+
+/// The template of an ephemeral volume's claim.
+pub(crate) fn template(
+    template: &PersistentVolumeClaimTemplate,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    if let Some(metadata) = &template.metadata {
+        template_metadata(metadata, &path.child("metadata"), errors);
+    }
+    spec(&template.spec, &path.child("spec"), errors);
+}
+
+/// Of a template's metadata, only labels and annotations mean something.
+pub(crate) fn template_metadata(metadata: &ObjectMeta, path: &Path, errors: &mut ErrorList) {
+    check::annotations(
+        metadata.annotations.as_ref(),
+        &path.child("annotations"),
+        errors,
+    );
+    check::labels(metadata.labels.as_ref(), &path.child("labels"), errors);
+    for (field, is_set) in [
+        ("name", metadata.name.is_some()),
+        ("generateName", metadata.generate_name.is_some()),
+        ("namespace", metadata.namespace.is_some()),
+        ("selfLink", metadata.self_link.is_some()),
+        ("uID", metadata.uid.is_some()),
+        ("resourceVersion", metadata.resource_version.is_some()),
+        ("generation", metadata.generation.is_some()),
+        ("creationTimestamp", metadata.creation_timestamp.is_some()),
+        ("deletionTimestamp", metadata.deletion_timestamp.is_some()),
+        (
+            "deletionGracePeriodSeconds",
+            metadata.deletion_grace_period_seconds.is_some(),
+        ),
+        ("ownerReferences", metadata.owner_references.is_some()),
+        ("finalizers", metadata.finalizers.is_some()),
+        ("managedFields", metadata.managed_fields.is_some()),
+    ] {
+        if is_set {
+            errors.push(path.child(field).forbidden("cannot be set"));
+        }
+    }
+}
+
+/// What is wrong with a claim's spec.
+pub(crate) fn spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut ErrorList) {
+    let modes = list(&spec.access_modes);
+    if modes.is_empty() {
+        errors.push(
+            path.child("accessModes")
+                .required("at least 1 access mode is required"),
+        );
+    }
+    check::label_selector(spec.selector.as_ref(), &path.child("selector"), errors);
+    access_modes(modes, &path.child("accessModes"), errors);
+    storage_request(spec, &path.child("resources").key("storage"), errors);
+    if !text(&spec.storage_class_name).is_empty() {
+        let name = text(&spec.storage_class_name);
+        check::subdomain(name, &path.child("storageClassName"), errors);
+    }
+    if let Some(mode) = &spec.volume_mode {
+        check::one_of(mode, VOLUME_MODES, &path.child("volumeMode"), errors);
+    }
+    data_sources(spec, path, errors);
+    if !text(&spec.volume_attributes_class_name).is_empty() {
+        let name = text(&spec.volume_attributes_class_name);
+        check::subdomain(name, &path.child("volumeAttributesClassName"), errors);
+    }
+}
+
+/// Known modes, and ReadWriteOncePod only by itself.
+pub(crate) fn access_modes(modes: &[String], path: &Path, errors: &mut ErrorList) {
+    for mode in modes {
+        check::one_of(mode, ACCESS_MODES, path, errors);
+    }
+    let is_single = |mode: &&String| *mode == "ReadWriteOncePod";
+    let is_other = |mode: &&String| !is_single(mode) && ACCESS_MODES.contains(&mode.as_str());
+    if modes.iter().any(|mode| is_single(&mode)) && modes.iter().any(|mode| is_other(&mode)) {
+        errors.push(path.forbidden("may not use ReadWriteOncePod with other access modes"));
+    }
+}
+
+fn storage_request(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut ErrorList) {
+    let requests = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
+    match requests.and_then(|requests| requests.get("storage")) {
+        None => errors.push(path.required("")),
+        Some(quantity) => {
+            let before = errors.len();
+            check::positive_quantity(quantity, path, errors);
+            if errors.len() == before {
+                quantity_value("storage", quantity, path, errors);
+            }
+        }
+    }
+}
+
+/// A reference to what a volume is filled with.
+struct DataSource<'a> {
+    group: &'a str,
+    kind: &'a str,
+    name: &'a str,
+    namespace: &'a str,
+}
+
+impl DataSource<'_> {
+    fn check(&self, path: &Path, errors: &mut ErrorList) {
+        check::required(self.name, &path.child("name"), errors);
+        check::required(self.kind, &path.child("kind"), errors);
+        if self.group.is_empty() && self.kind != "PersistentVolumeClaim" {
+            errors.push(path.invalid(
+                self.kind,
+                "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+            ));
+        }
+        if !self.group.is_empty() {
+            check::subdomain(self.group, &path.child("apiGroup"), errors);
+        }
+        if !self.namespace.is_empty() {
+            check::dns_label(self.namespace, &path.child("namespace"), errors);
+        }
+    }
+}
+
+fn data_sources(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut ErrorList) {
+    let source = spec.data_source.as_ref().map(|source| DataSource {
+        group: text(&source.api_group),
+        kind: &source.kind,
+        name: &source.name,
+        namespace: "",
+    });
+    let reference = spec.data_source_ref.as_ref().map(|reference| DataSource {
+        group: text(&reference.api_group),
+        kind: &reference.kind,
+        name: &reference.name,
+        namespace: text(&reference.namespace),
+    });
+    if let Some(source) = &source {
+        source.check(&path.child("dataSource"), errors);
+    }
+    if let Some(reference) = &reference {
+        reference.check(&path.child("dataSourceRef"), errors);
+    }
+    let (Some(source), Some(reference)) = (source, reference) else {
+        return;
+    };
+    // Upstream gives the path of the other field as the value, an empty structure in JSON.
+    let value = || serde_json::json!({});
+    if !reference.namespace.is_empty() {
+        let message = "may not be specified when dataSourceRef.namespace is specified";
+        errors.push(path.invalid(value(), message));
+    } else if source.kind != reference.kind
+        || source.name != reference.name
+        || spec.data_source.as_ref().map(|s| &s.api_group)
+            != spec.data_source_ref.as_ref().map(|r| &r.api_group)
+    {
+        errors.push(path.invalid(value(), "must match dataSourceRef"));
+    }
+}
+
+/// Warnings about a claim's spec.
+pub(crate) fn spec_warnings(
+    spec: &PersistentVolumeClaimSpec,
+    path: &Path,
+    warnings: &mut Vec<String>,
+) {
+    let requests = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
+    if let Some(quantity) = requests.and_then(|requests| requests.get("storage")) {
+        let amount = Amount::from(quantity);
+        if !amount.is_integer() {
+            warnings.push(format!(
+                "{}: fractional byte value \"{amount}\" is invalid, must be an integer",
+                path.child("resources.requests").key("storage")
+            ));
+        }
     }
 }

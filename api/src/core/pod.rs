@@ -1,21 +1,30 @@
 //! Pod, and the pod template that workload kinds share with it.
 //!
 //! `defaults`, `container_defaults` and `volume_defaults` fill in values; `prepare` is what the
-//! server itself writes; `resources` sums up what a Pod asks for; `table` is `kubectl get`.
+//! server itself writes; `validation` is what may be wrong with a Pod, `update`, `resize` and
+//! `status_validation` with a change of one; `warnings` is what is unwise; `resources` sums up
+//! what a Pod asks for; `table` is `kubectl get`.
 
 mod container_defaults;
 pub mod defaults;
 mod image;
 mod prepare;
+mod resize;
 pub mod resources;
+mod status_validation;
 mod table;
+mod update;
+pub mod validation;
+mod virtual_paths;
 mod volume_defaults;
+pub mod warnings;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::Value;
 
 use crate::{
+    field::ErrorList,
     shape,
     strategy::{Behaviour, Column, Shape, Subresource},
     zero::{list, text},
@@ -38,6 +47,31 @@ impl Behaviour for Pod {
             Subresource::Resize => prepare::for_resize(self, old),
             Subresource::EphemeralContainers => prepare::for_ephemeral_containers(self, old),
             Subresource::Finalize | Subresource::Approval => {}
+        }
+    }
+
+    fn validate(&self) -> ErrorList {
+        validation::pod(self)
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        update::pod(self, old)
+    }
+
+    fn validate_subresource(&self, old: &Self, subresource: Subresource) -> ErrorList {
+        match subresource {
+            Subresource::Status => status_validation::status(self, old),
+            Subresource::Resize => update::resize(self, old),
+            Subresource::EphemeralContainers => update::ephemeral_containers(self, old),
+            Subresource::Finalize | Subresource::Approval => ErrorList::new(),
+        }
+    }
+
+    /// Pods are mostly changed by controllers, which read no warnings.
+    fn warnings(&self, old: Option<&Self>) -> Vec<String> {
+        match old {
+            None => warnings::new_pod(self),
+            Some(_) => Vec::new(),
         }
     }
 
@@ -107,6 +141,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn pods() {
+        crate::testing::run::<Pod>(include_str!("../../testdata/pod.yaml"));
+    }
 
     #[test]
     fn a_pod_is_deleted_after_its_grace_period_unless_it_runs_nowhere() {

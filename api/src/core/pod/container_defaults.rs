@@ -1,43 +1,28 @@
 //! Default values of containers: regular, init and ephemeral ones.
 
 use k8s_openapi::{
-    api::core::v1::{
-        Container, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, LifecycleHandler, Probe,
-        SecurityContext,
-    },
+    api::core::v1::{Container, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, Probe},
     apimachinery::pkg::api::resource::Quantity,
 };
 
 use super::{image, resources};
-use crate::{
-    drop_zero,
-    zero::{default_number, default_text, list_mut, text},
-};
+use crate::zero::{default_number, default_text, list_mut, text};
 
 /// The defaults of a container in a Pod or a template.
 pub fn container(container: &mut Container) {
-    drop_zero!(container; args, command, env, env_from, image, ports, resize_policy,
-        restart_policy_rules, stdin, stdin_once, tty, volume_devices, volume_mounts, working_dir);
     default_pull_policy(&mut container.image_pull_policy, text(&container.image));
     default_text(
         &mut container.termination_message_path,
         "/dev/termination-log",
     );
     default_text(&mut container.termination_message_policy, "File");
-    resources::normalize(container.resources.get_or_insert_default());
+    resources::round(container.resources.get_or_insert_default());
 
     for port in list_mut(&mut container.ports) {
-        drop_zero!(port; host_ip, host_port, name);
         default_text(&mut port.protocol, "TCP");
     }
     for variable in list_mut(&mut container.env) {
         env_var(variable);
-    }
-    for source in list_mut(&mut container.env_from) {
-        drop_zero!(source; prefix);
-    }
-    for mount in list_mut(&mut container.volume_mounts) {
-        drop_zero!(mount; read_only, sub_path, sub_path_expr);
     }
     for check in [
         &mut container.liveness_probe,
@@ -52,14 +37,10 @@ pub fn container(container: &mut Container) {
     if let Some(hooks) = &mut container.lifecycle {
         lifecycle(hooks);
     }
-    if let Some(context) = &mut container.security_context {
-        security_context(context);
-    }
 }
 
 /// The same defaults for an ephemeral container, which has the fields of a container.
 pub fn ephemeral_container(ephemeral: &mut EphemeralContainer) {
-    drop_zero!(ephemeral; target_container_name);
     let target = ephemeral.target_container_name.take();
     let mut common = into_container(std::mem::take(ephemeral));
     container(&mut common);
@@ -163,7 +144,6 @@ pub fn host_ports(container: &mut Container) {
 }
 
 fn env_var(variable: &mut EnvVar) {
-    drop_zero!(variable; value);
     let Some(source) = &mut variable.value_from else {
         return;
     };
@@ -171,7 +151,6 @@ fn env_var(variable: &mut EnvVar) {
         default_text(&mut field.api_version, "v1");
     }
     if let Some(resource) = &mut source.resource_field_ref {
-        drop_zero!(resource; container_name);
         default_divisor(&mut resource.divisor);
     }
     if let Some(file) = &mut source.file_key_ref {
@@ -181,24 +160,16 @@ fn env_var(variable: &mut EnvVar) {
 
 /// Upstream serves an unset divisor as `"0"`.
 pub fn default_divisor(divisor: &mut Option<Quantity>) {
-    let divisor = divisor.get_or_insert_with(|| Quantity("0".to_owned()));
-    resources::canonicalize(divisor);
+    divisor.get_or_insert_with(|| Quantity("0".to_owned()));
 }
 
 fn probe(probe: &mut Probe) {
-    drop_zero!(probe; initial_delay_seconds);
     default_number(&mut probe.timeout_seconds, 1);
     default_number(&mut probe.period_seconds, 10);
     default_number(&mut probe.success_threshold, 1);
     default_number(&mut probe.failure_threshold, 3);
-    if let Some(exec) = &mut probe.exec {
-        drop_zero!(exec; command);
-    }
     if let Some(action) = &mut probe.http_get {
         http_get(action);
-    }
-    if let Some(socket) = &mut probe.tcp_socket {
-        drop_zero!(socket; host);
     }
     if let Some(grpc) = &mut probe.grpc {
         grpc.service.get_or_insert_default();
@@ -212,33 +183,13 @@ fn lifecycle(lifecycle: &mut Lifecycle) {
         .into_iter()
         .flatten()
     {
-        handler(hook);
-    }
-}
-
-fn handler(handler: &mut LifecycleHandler) {
-    if let Some(exec) = &mut handler.exec {
-        drop_zero!(exec; command);
-    }
-    if let Some(action) = &mut handler.http_get {
-        http_get(action);
-    }
-    if let Some(socket) = &mut handler.tcp_socket {
-        drop_zero!(socket; host);
+        if let Some(action) = &mut hook.http_get {
+            http_get(action);
+        }
     }
 }
 
 fn http_get(action: &mut HTTPGetAction) {
-    drop_zero!(action; host, http_headers);
     default_text(&mut action.path, "/");
     default_text(&mut action.scheme, "HTTP");
-}
-
-fn security_context(context: &mut SecurityContext) {
-    if let Some(capabilities) = &mut context.capabilities {
-        drop_zero!(capabilities; add, drop);
-    }
-    if let Some(options) = &mut context.se_linux_options {
-        drop_zero!(options; level, role, type_, user);
-    }
 }

@@ -3,39 +3,28 @@
 //! The sums follow upstream's `k8s.io/component-helpers/resource`; the scheduler, the kubelet
 //! and quota count a Pod by them, so that they agree with validation.
 
-use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSpec, ResourceRequirements},
-    apimachinery::pkg::api::resource::Quantity,
-};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 
 use crate::{
     quantity::{Amount, ResourceList},
     zero::{drop_zero, list},
 };
 
-/// Brings a quantity into canonical form. A malformed one stays; validation refuses it.
-pub fn canonicalize(quantity: &mut Quantity) {
-    if let Ok(amount) = Amount::parse(&quantity.0) {
-        *quantity = amount.to_quantity();
-    }
-}
-
-/// The form of a resource list in which it is stored: canonical quantities of at most three
-/// decimal places, and no empty list.
-pub fn normalize_list(resources: &mut Option<ResourceList>) {
-    drop_zero(resources);
+/// Rounds quantities up to a thousandth, the finest that is stored.
+pub fn round_list(resources: &mut Option<ResourceList>) {
     for quantity in resources.iter_mut().flat_map(|list| list.values_mut()) {
-        if let Ok(amount) = Amount::parse(&quantity.0) {
+        if let Ok(amount) = Amount::parse(&quantity.0)
+            && !amount.is_whole_milli()
+        {
             *quantity = amount.round_up_to_milli().to_quantity();
         }
     }
 }
 
-/// [`normalize_list`] of both lists.
-pub fn normalize(requirements: &mut ResourceRequirements) {
-    drop_zero(&mut requirements.claims);
-    normalize_list(&mut requirements.limits);
-    normalize_list(&mut requirements.requests);
+/// [`round_list`] of both lists.
+pub fn round(requirements: &mut ResourceRequirements) {
+    round_list(&mut requirements.limits);
+    round_list(&mut requirements.requests);
 }
 
 /// Which of the two lists of a container is summed up.

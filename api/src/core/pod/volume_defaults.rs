@@ -1,15 +1,12 @@
 //! Default values of the volumes of a Pod.
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath, ProjectedVolumeSource, Volume,
-    VolumeProjection,
+    DownwardAPIVolumeFile, EmptyDirVolumeSource, ProjectedVolumeSource, Volume, VolumeProjection,
 };
 
 use super::container_defaults::{default_divisor, default_pull_policy};
-use super::resources;
 use crate::{
     core::persistent_volume_claim,
-    drop_zero,
     zero::{default_text, list_mut, text},
 };
 
@@ -21,27 +18,17 @@ pub fn volume(volume: &mut Volume) {
     if !has_source(volume) {
         volume.empty_dir = Some(EmptyDirVolumeSource::default());
     }
-    if let Some(directory) = &mut volume.empty_dir {
-        drop_zero!(directory; medium);
-        if let Some(limit) = &mut directory.size_limit {
-            resources::canonicalize(limit);
-        }
-    }
     if let Some(path) = &mut volume.host_path {
         path.type_.get_or_insert_default();
     }
     if let Some(secret) = &mut volume.secret {
-        drop_zero!(secret; secret_name);
         secret.default_mode.get_or_insert(DEFAULT_MODE);
-        drop_empty_items(&mut secret.items);
     }
     if let Some(config_map) = &mut volume.config_map {
         config_map.default_mode.get_or_insert(DEFAULT_MODE);
-        drop_empty_items(&mut config_map.items);
     }
     if let Some(downward) = &mut volume.downward_api {
         downward.default_mode.get_or_insert(DEFAULT_MODE);
-        drop_zero!(downward; items);
         for file in list_mut(&mut downward.items) {
             downward_file(file);
         }
@@ -50,23 +37,14 @@ pub fn volume(volume: &mut Volume) {
         projection(projected);
     }
     if let Some(image) = &mut volume.image {
-        drop_zero!(image; reference);
         default_pull_policy(&mut image.pull_policy, text(&image.reference));
-    }
-    if let Some(claim) = &mut volume.persistent_volume_claim {
-        drop_zero!(claim; read_only);
     }
     if let Some(ephemeral) = &mut volume.ephemeral
         && let Some(template) = &mut ephemeral.volume_claim_template
     {
-        template.metadata.get_or_insert_default();
         persistent_volume_claim::default_spec(&mut template.spec);
     }
     remote(volume);
-}
-
-fn drop_empty_items(items: &mut Option<Vec<KeyToPath>>) {
-    crate::zero::drop_zero(items);
 }
 
 fn downward_file(file: &mut DownwardAPIVolumeFile) {
@@ -74,7 +52,6 @@ fn downward_file(file: &mut DownwardAPIVolumeFile) {
         default_text(&mut field.api_version, "v1");
     }
     if let Some(resource) = &mut file.resource_field_ref {
-        drop_zero!(resource; container_name);
         default_divisor(&mut resource.divisor);
     }
 }
@@ -90,20 +67,12 @@ fn projection(projected: &mut ProjectedVolumeSource) {
 }
 
 fn projected_source(source: &mut VolumeProjection) {
-    if let Some(secret) = &mut source.secret {
-        drop_empty_items(&mut secret.items);
-    }
-    if let Some(config_map) = &mut source.config_map {
-        drop_empty_items(&mut config_map.items);
-    }
     if let Some(downward) = &mut source.downward_api {
-        drop_zero!(downward; items);
         for file in list_mut(&mut downward.items) {
             downward_file(file);
         }
     }
     if let Some(token) = &mut source.service_account_token {
-        drop_zero!(token; audience);
         token.expiration_seconds.get_or_insert(3600);
     }
 }
@@ -111,11 +80,9 @@ fn projected_source(source: &mut VolumeProjection) {
 /// Sources on the network or of a cloud.
 fn remote(volume: &mut Volume) {
     if let Some(iscsi) = &mut volume.iscsi {
-        drop_zero!(iscsi; chap_auth_discovery, chap_auth_session, fs_type, portals, read_only);
         default_text(&mut iscsi.iscsi_interface, "default");
     }
     if let Some(rbd) = &mut volume.rbd {
-        drop_zero!(rbd; fs_type, read_only);
         default_text(&mut rbd.pool, "rbd");
         default_text(&mut rbd.user, "admin");
         default_text(&mut rbd.keyring, "/etc/ceph/keyring");
@@ -128,21 +95,8 @@ fn remote(volume: &mut Volume) {
         disk.kind.get_or_insert_with(|| "Shared".to_owned());
     }
     if let Some(scale_io) = &mut volume.scale_io {
-        drop_zero!(scale_io; protection_domain, read_only, ssl_enabled, storage_pool, volume_name);
         default_text(&mut scale_io.storage_mode, "ThinProvisioned");
         default_text(&mut scale_io.fs_type, "xfs");
-    }
-    if let Some(nfs) = &mut volume.nfs {
-        drop_zero!(nfs; read_only);
-    }
-    if let Some(csi) = &mut volume.csi {
-        drop_zero!(csi; volume_attributes);
-    }
-    if let Some(fc) = &mut volume.fc {
-        drop_zero!(fc; fs_type, read_only, target_wwns, wwids);
-    }
-    if let Some(flex) = &mut volume.flex_volume {
-        drop_zero!(flex; fs_type, options, read_only);
     }
 }
 
