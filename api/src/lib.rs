@@ -35,6 +35,7 @@ pub mod kinds;
 pub mod meta;
 pub mod names;
 pub mod object;
+pub mod patch;
 pub mod published;
 pub mod quantity;
 pub mod schema;

@@ -189,6 +189,14 @@ pub trait Strategy: Send + Sync {
         json: &[u8],
         problems: &mut Vec<String>,
     ) -> Result<Box<dyn Object>, DecodeError>;
+    /// The same of JSON that was parsed before, such as a patched object.
+    fn decode_value(
+        &self,
+        json: &Value,
+        problems: &mut Vec<String>,
+    ) -> Result<Box<dyn Object>, DecodeError> {
+        self.decode(json.to_string().as_bytes(), problems)
+    }
     fn default_fields(&self, object: &mut dyn Object);
     fn prepare_for_create(&self, object: &mut dyn Object);
     fn prepare_for_update(
@@ -243,6 +251,15 @@ impl<T: Behaviour> Strategy for Builtin<T> {
         problems: &mut Vec<String>,
     ) -> Result<Box<dyn Object>, DecodeError> {
         let object: T = decode::from_slice(json, problems)?;
+        Ok(Box::new(object))
+    }
+
+    fn decode_value(
+        &self,
+        json: &Value,
+        problems: &mut Vec<String>,
+    ) -> Result<Box<dyn Object>, DecodeError> {
+        let object: T = decode::from_value(json, problems)?;
         Ok(Box::new(object))
     }
 
