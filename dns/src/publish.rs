@@ -1,0 +1,88 @@
+//! The `kube-dns` Service, and this node's place behind it.
+
+use std::{fmt::Debug, net::IpAddr};
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{core::v1::Service, discovery::v1::EndpointSlice},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::Config;
+
+/// Makes sure of the Service and of an EndpointSlice that leads to `address` from this node.
+pub async fn publish(client: &Client, config: &Config, address: IpAddr) -> Result<(), kube::Error> {
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    let service: Service = object(json!({
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                // Upstream's name, by which `kubectl cluster-info` lists it.
+                "kubernetes.io/name": "CoreDNS",
+            },
+        },
+        "spec": {
+            "clusterIP": config.cluster_dns,
+            // Each node answers its own pods.
+            "internalTrafficPolicy": "Local",
+            "ports": [
+                {"name": "dns", "port": 53, "targetPort": config.port, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": 53, "targetPort": config.port, "protocol": "TCP"},
+            ],
+        },
+    }));
+    put(client, service).await?;
+    let slice: EndpointSlice = object(json!({
+        "metadata": {
+            "name": format!("kube-dns-{}", config.node_name),
+            "namespace": "kube-system",
+            "labels": {
+                "kubernetes.io/service-name": "kube-dns",
+                "endpointslice.kubernetes.io/managed-by": "coracle-dns",
+            },
+        },
+        "addressType": family,
+        "endpoints": [{
+            "addresses": [address],
+            "conditions": {"ready": true, "serving": true, "terminating": false},
+            "nodeName": config.node_name,
+        }],
+        "ports": [
+            {"name": "dns", "port": config.port, "protocol": "UDP"},
+            {"name": "dns-tcp", "port": config.port, "protocol": "TCP"},
+        ],
+    }));
+    put(client, slice).await
+}
+
+fn object<K: DeserializeOwned>(value: serde_json::Value) -> K {
+    serde_json::from_value(value).expect("the object is written out above")
+}
+
+async fn put<K>(client: &Client, object: K) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), "kube-system");
+    match api.create(&PostParams::default(), &object).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            let patch = Patch::Merge(&object);
+            api.patch(&object.name_any(), &PatchParams::default(), &patch)
+                .await?;
+            Ok(())
+        }
+        other => other.map(|_| ()),
+    }
+}
