@@ -7,7 +7,10 @@
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use k8s_openapi::api::{core::v1::{Endpoints, Service}, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Service},
+    discovery::v1::EndpointSlice,
+};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
@@ -43,7 +46,10 @@ pub async fn run(client: &Client, api: ApiAddress) -> anyhow::Result<()> {
 }
 
 async fn create(client: &Client, object: DynamicObject) -> anyhow::Result<()> {
-    let types = object.types.clone().context("a built-in manifest names no kind")?;
+    let types = object
+        .types
+        .clone()
+        .context("a built-in manifest names no kind")?;
     let kind = GroupVersionKind::try_from(types)?;
     let resource = ApiResource::from_gvk(&kind);
     let api: Api<DynamicObject> = match object.namespace() {
@@ -105,10 +111,16 @@ where
     let kind = K::kind(&());
     match api.create(&PostParams::default(), &object).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => api
-            .patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(&object))
+            .patch(
+                &object.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(&object),
+            )
             .await
             .map(|_| ())
             .with_context(|| format!("cannot update the {kind} kubernetes")),
-        other => other.map(|_| ()).with_context(|| format!("cannot create the {kind} kubernetes")),
+        other => other
+            .map(|_| ())
+            .with_context(|| format!("cannot create the {kind} kubernetes")),
     }
 }

@@ -1,15 +1,19 @@
 //! The program: reads the command line and hands over to the subcommand.
 
+mod bootstrap;
 mod check_config;
 mod cli;
 mod config_file;
 mod data_dir;
 mod images;
 mod logging;
+mod server;
+mod status;
 mod supervise;
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::{
@@ -49,7 +53,20 @@ fn run() -> anyhow::Result<ExitCode> {
             );
             Ok(ExitCode::SUCCESS)
         }
-        _ => anyhow::bail!("not wired"),
+        Command::Server(args) => {
+            logging::init(&args.log);
+            runtime()?.block_on(server::run(*args))
+        }
+        Command::Status(args) => {
+            let layout = Layout::new(&args.data.data_dir)?;
+            if args.kubeconfig {
+                println!("{}", layout.kubeconfig().display());
+            } else {
+                runtime()?.block_on(status::run(&layout, args.wait))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Stop(_) => anyhow::bail!("not wired"),
     }
 }
 
@@ -66,4 +83,11 @@ fn check_config(args: &CheckConfigArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }

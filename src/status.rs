@@ -35,7 +35,11 @@ pub async fn run(layout: &Layout, wait: Option<Duration>) -> anyhow::Result<()> 
     for node in nodes.list(&kube::api::ListParams::default()).await? {
         let ready = is_ready(&node);
         unready += usize::from(!ready);
-        println!("node {} {}", node.name_any(), if ready { "Ready" } else { "NotReady" });
+        println!(
+            "node {} {}",
+            node.name_any(),
+            if ready { "Ready" } else { "NotReady" }
+        );
     }
     if unready > 0 {
         bail!("{unready} of the nodes are not Ready");
@@ -87,7 +91,10 @@ async fn all_ready(nodes: &Api<Node>) -> anyhow::Result<()> {
 }
 
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
     conditions
         .into_iter()
         .flatten()
