@@ -2,8 +2,6 @@
 //!
 //! Unknown and repeated fields are ignored, warned about or refused, as `fieldValidation` says.
 
-mod duplicates;
-
 use coracle_api::{Kind, Object};
 use serde::Deserialize;
 
@@ -27,18 +25,12 @@ pub fn object(
     warnings: &Warnings,
 ) -> Result<Box<dyn Object>, ApiError> {
     let declared = check_type(kind, json)?;
-    let mut unknown = Vec::new();
+    let mut problems = Vec::new();
     let mut object = kind
         .strategy
-        .decode(json, &mut unknown)
+        .decode(json, &mut problems)
         .map_err(|error| cannot_be_handled(kind, &declared, json, &error.message))?;
     if validation != FieldValidation::Ignore {
-        let mut problems: Vec<String> = duplicates::find(json)
-            .into_iter()
-            .map(|path| format!("duplicate field {path:?}"))
-            .collect();
-        let unknown = unknown.iter().map(|path| field_path(path));
-        problems.extend(unknown.map(|path| format!("unknown field {path:?}")));
         match validation {
             FieldValidation::Strict if !problems.is_empty() => {
                 let message = format!("strict decoding error: {}", problems.join(", "));
@@ -108,24 +100,6 @@ fn summary(json: &[u8]) -> String {
         text.push_str(" ...");
     }
     text
-}
-
-/// `spec.containers.0.?.x` as `spec.containers[0].x`.
-fn field_path(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    for segment in path.split('.').filter(|segment| *segment != "?") {
-        if !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit()) {
-            out.push('[');
-            out.push_str(segment);
-            out.push(']');
-        } else {
-            if !out.is_empty() {
-                out.push('.');
-            }
-            out.push_str(segment);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -3,14 +3,18 @@
 //! Upstream's rules and messages (`apimachinery/pkg/apis/meta/internalversion/validation` and
 //! `meta/v1/validation`).
 
-use coracle_api::field::{ErrorList, FieldError, Path};
+use coracle_api::{
+    field::{ErrorList, FieldError, Path},
+    meta,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+
+use serde_json::{Value, json};
 
 use crate::{error::ApiError, query::Query};
 
 /// Which group errors about options name.
 const META: &str = "meta.k8s.io";
-const FIELD_MANAGER_MAX: usize = 128;
 
 /// How a list or watch reads its resourceVersion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,24 +178,18 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// `kind` is the options' kind, for errors.
-    pub fn parse(query: &Query<'_>, kind: &str) -> Result<Self, ApiError> {
-        let dry_runs: Vec<&str> = query.all("dryRun").collect();
+    /// `kind` is the options' kind, for errors. `patch`: they are of a patch, and whether that
+    /// is a server-side apply.
+    pub fn parse(query: &Query<'_>, kind: &str, patch: Option<bool>) -> Result<Self, ApiError> {
+        let dry_runs: Vec<String> = query.all("dryRun").map(str::to_owned).collect();
         let manager = query.get("fieldManager").unwrap_or_default();
         let validation = query.get("fieldValidation").unwrap_or_default();
-        let mut errors = check_dry_run(&dry_runs);
-        errors.extend(check_field_manager(manager));
-        let field_validation = match validation {
-            "" | "Warn" => FieldValidation::Warn,
-            "Ignore" => FieldValidation::Ignore,
-            "Strict" => FieldValidation::Strict,
-            other => {
-                errors.push(
-                    Path::new("fieldValidation")
-                        .not_supported(other, &["Ignore", "Strict", "Warn"]),
-                );
-                FieldValidation::Warn
+        let force = query.boolean("force");
+        let errors = match patch {
+            Some(apply) => {
+                meta::validate_patch_options(apply, force, manager, &dry_runs, validation)
             }
+            None => meta::validate_create_options(manager, &dry_runs, validation),
         };
         if !errors.is_empty() {
             return Err(ApiError::invalid(META, kind, "", &errors));
@@ -199,45 +197,31 @@ impl WriteOptions {
         Ok(WriteOptions {
             dry_run: !dry_runs.is_empty(),
             field_manager: manager.to_owned(),
-            field_validation,
-            force: query.boolean("force"),
+            field_validation: match validation {
+                "Ignore" => FieldValidation::Ignore,
+                "Strict" => FieldValidation::Strict,
+                _ => FieldValidation::Warn,
+            },
+            force,
         })
     }
-}
 
-fn check_dry_run(values: &[&str]) -> ErrorList {
-    if values.is_empty() || values == ["All"] {
-        return ErrorList::new();
+    /// As admission plugins see them. `kind` is the options' kind.
+    pub fn to_json(&self, kind: &str) -> Value {
+        let mut json = json!({"apiVersion": "meta.k8s.io/v1", "kind": kind});
+        if self.dry_run {
+            json["dryRun"] = json!(["All"]);
+        }
+        if !self.field_manager.is_empty() {
+            json["fieldManager"] = json!(self.field_manager);
+        }
+        json["fieldValidation"] = json!(match self.field_validation {
+            FieldValidation::Ignore => "Ignore",
+            FieldValidation::Warn => "Warn",
+            FieldValidation::Strict => "Strict",
+        });
+        json
     }
-    let mut errors: ErrorList = values
-        .iter()
-        .filter(|value| **value != "All")
-        .map(|value| Path::new("dryRun").not_supported(*value, &["All"]))
-        .collect();
-    errors.truncate(1);
-    errors
-}
-
-fn check_field_manager(manager: &str) -> ErrorList {
-    let path = Path::new("fieldManager");
-    let mut errors = ErrorList::new();
-    if manager.len() > FIELD_MANAGER_MAX {
-        errors.push(path.too_long(FIELD_MANAGER_MAX));
-    }
-    let unprintable = manager
-        .chars()
-        .enumerate()
-        .find(|(_, c)| c.is_control() || (c.is_whitespace() && *c != ' '));
-    if let Some((at, character)) = unprintable {
-        errors.push(path.invalid(
-            manager,
-            format!(
-                "invalid character U+{:04X} (at position {at})",
-                u32::from(character)
-            ),
-        ));
-    }
-    errors
 }
 
 /// Reads `DeleteOptions` from the body, or from the query when there is none, and checks them.
@@ -257,7 +241,7 @@ pub fn delete_options(body: &[u8], query: &Query<'_>) -> Result<DeleteOptions, A
             ))
         })?
     };
-    let errors = check_delete(&options);
+    let errors = meta::validate_delete_options(&options);
     if !errors.is_empty() {
         return Err(ApiError::invalid(META, "DeleteOptions", "", &errors));
     }
@@ -268,27 +252,4 @@ pub fn delete_options(body: &[u8], query: &Query<'_>) -> Result<DeleteOptions, A
         options.grace_period_seconds = Some(1);
     }
     Ok(options)
-}
-
-fn check_delete(options: &DeleteOptions) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let path = Path::new("propagationPolicy");
-    match options.propagation_policy.as_deref() {
-        Some(policy) if options.orphan_dependents.is_some() => errors.push(path.invalid(
-            policy,
-            "orphanDependents and deletionPropagation cannot be both set",
-        )),
-        Some("Foreground" | "Background" | "Orphan") | None => {}
-        Some(policy) => {
-            errors.push(path.not_supported(policy, &["Background", "Foreground", "Orphan", "nil"]));
-        }
-    }
-    let dry_runs: Vec<&str> = options
-        .dry_run
-        .iter()
-        .flatten()
-        .map(String::as_str)
-        .collect();
-    errors.extend(check_dry_run(&dry_runs));
-    errors
 }

@@ -180,12 +180,17 @@ impl ApiServer {
     }
 
     async fn authorize(&self, context: &Context) -> Result<(), ApiError> {
-        let attributes = Attributes::of_request(&context.user, &context.info);
-        let reason = match self.0.plugins.authorizer.authorize(&attributes).await {
+        self.allow(&Attributes::of_request(&context.user, &context.info))
+            .await
+    }
+
+    /// Fails unless the user may do it.
+    pub async fn allow(&self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+        let reason = match self.0.plugins.authorizer.authorize(attributes).await {
             Decision::Allow(_) => return Ok(()),
             Decision::Deny(reason) | Decision::NoOpinion(reason) => reason,
         };
-        Err(forbidden(&attributes, &reason))
+        Err(forbidden(attributes, &reason))
     }
 }
 

@@ -39,45 +39,55 @@ pub enum EntryError {
 impl Entry {
     /// Makes the entry for a stored value, which is without resourceVersion.
     pub fn new(stored: &KeyValue, strategy: &dyn Strategy) -> Result<Self, EntryError> {
-        let key = &stored.key;
-        let (bytes, version_start) = splice(&stored.value, stored.mod_revision)
-            .ok_or_else(|| EntryError::NoMetadata(key.clone()))?;
-        Entry::of_bytes(
-            key.clone(),
-            bytes,
-            stored.mod_revision,
-            version_start,
-            strategy,
-        )
-    }
-
-    fn of_bytes(
-        key: Arc<str>,
-        bytes: Bytes,
-        revision: Revision,
-        version_start: usize,
-        strategy: &dyn Strategy,
-    ) -> Result<Self, EntryError> {
-        let found = scan::metadata(&bytes, version_start - VERSION_KEY.len());
-        let fields = if strategy.selectable_field_names().is_empty() {
-            Box::default()
-        } else {
-            let object = decode(&bytes, strategy).map_err(|source| EntryError::Decode {
-                key: key.clone(),
+        let mut entry = Entry::unindexed(stored)?;
+        if !strategy.selectable_field_names().is_empty() {
+            let object = decode(&entry.bytes, strategy).map_err(|source| EntryError::Decode {
+                key: stored.key.clone(),
                 source,
             })?;
-            join(&strategy.selectable_fields(&*object))
-        };
-        Ok(Entry {
+            entry.fields = join(&strategy.selectable_fields(&*object));
+        }
+        Ok(entry)
+    }
+
+    /// The same without the values of selectable fields: for answers.
+    pub fn unindexed(stored: &KeyValue) -> Result<Self, EntryError> {
+        Entry::unindexed_at(stored.key.clone(), &stored.value, stored.mod_revision)
+    }
+
+    /// The same for a value that need not be stored.
+    pub fn unindexed_at(
+        key: Arc<str>,
+        value: &[u8],
+        revision: Revision,
+    ) -> Result<Self, EntryError> {
+        match splice(value, revision) {
+            Some((bytes, start)) => Ok(Entry::of_bytes(key, bytes, revision, start)),
+            None => Err(EntryError::NoMetadata(key)),
+        }
+    }
+
+    fn of_bytes(key: Arc<str>, bytes: Bytes, revision: Revision, version_start: usize) -> Self {
+        let found = scan::metadata(&bytes, version_start - VERSION_KEY.len());
+        Entry {
             key,
             revision,
             version_start: narrow(version_start),
             metadata: (narrow(found.whole.start), narrow(found.whole.end)),
             labels: (narrow(found.labels.start), narrow(found.labels.end)),
-            fields,
+            fields: Box::default(),
             decoded: OnceLock::new(),
             bytes,
-        })
+        }
+    }
+
+    /// Whether the stored value, which is without resourceVersion, is this one.
+    pub fn is_stored_as(&self, value: &[u8]) -> bool {
+        let (before, after) = self.around_version();
+        let head = &before[..before.len() - VERSION_KEY.len()];
+        // After the digits come the closing quote and, unless it is the only member, a comma.
+        let tail = after[1..].strip_prefix(b",").unwrap_or(&after[1..]);
+        value.len() == head.len() + tail.len() && value.starts_with(head) && value.ends_with(tail)
     }
 
     /// The `metadata` object as JSON.
@@ -118,16 +128,17 @@ impl Entry {
     }
 
     /// The same object with another resourceVersion: how a deletion shows it.
-    pub fn at_revision(
-        &self,
-        revision: Revision,
-        strategy: &dyn Strategy,
-    ) -> Result<Entry, EntryError> {
+    pub fn at_revision(&self, revision: Revision) -> Entry {
         let (before, after) = self.around_version();
-        let version = revision.to_string();
-        let bytes: Bytes = [before, version.as_bytes(), after].concat().into();
-        let digits = self.version_start as usize;
-        Entry::of_bytes(self.key.clone(), bytes, revision, digits, strategy)
+        let bytes = [before, revision.to_string().as_bytes(), after].concat();
+        let mut entry = Entry::of_bytes(
+            self.key.clone(),
+            bytes.into(),
+            revision,
+            self.version_start as usize,
+        );
+        entry.fields.clone_from(&self.fields);
+        entry
     }
 
     /// The object as its type. Decoded at the first call and kept.
@@ -227,5 +238,10 @@ mod tests {
         let (before, after) = entry.around_version();
         assert!(before.ends_with(br#""resourceVersion":""#));
         assert!(after.starts_with(br#"","labels""#));
+        let value =
+            br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"labels":{"a":"b"},"name":"a"}}"#;
+        assert!(entry.is_stored_as(value));
+        assert!(!entry.is_stored_as(&value[1..]));
+        assert_eq!(entry.at_revision(7).around_version(), (before, after));
     }
 }

@@ -105,6 +105,16 @@ impl Cache {
         }
     }
 
+    /// Namespace and name of an object by its key; the namespace of a cluster-scoped object is
+    /// empty.
+    pub fn name_of<'k>(&self, key: &'k str) -> (&'k str, &'k str) {
+        let path = key.strip_prefix(&*self.prefix).unwrap_or(key);
+        match path.split_once('/') {
+            Some((namespace, name)) if self.namespaced => (namespace, name),
+            _ => ("", path),
+        }
+    }
+
     /// The object as it stands.
     pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
         self.state.read().objects.get(key).cloned()

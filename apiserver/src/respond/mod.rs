@@ -13,7 +13,6 @@ use std::{collections::VecDeque, sync::Arc};
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::Object;
-use coracle_store::KeyValue;
 use http::{Response, StatusCode, header};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
@@ -55,17 +54,6 @@ pub fn object(
         _ => transformed(output.transform, resource, entry, true)?,
     };
     send(output, code, Pieces::new(VecDeque::from([json])))
-}
-
-/// Answers with an object that was just written.
-pub fn stored(
-    output: &Output,
-    code: StatusCode,
-    resource: &Resource,
-    stored: &KeyValue,
-) -> Result<Response<Body>, ApiError> {
-    let entry = Entry::new(stored, &*resource.stored.strategy).map_err(ApiError::internal)?;
-    object(output, code, resource, &entry)
 }
 
 /// Answers with an object that is not in the cache: the result of a dry run, or of a

@@ -1,24 +1,16 @@
 //! Which objects a list, watch or deletecollection is about.
 //!
-//! [`LabelSelector`] and [`FieldSelector`] are parsed from the query as upstream does, with its
-//! error texts; a [`Filter`] puts them together with namespace and name and looks only at what
-//! an [`Entry`] keeps beside its bytes.
+//! A [`Filter`] puts the selectors of a request together with its namespace and name, and looks
+//! only at what an [`Entry`] keeps beside its bytes.
 
-mod field;
-mod label;
-
-pub use field::{FieldRequirement, FieldSelector};
-pub use label::LabelSelector;
+use coracle_api::selector::{
+    FieldSelector, FieldTerm, LabelSelector, SelectorError, unsupported_field,
+};
 
 use crate::cache::{Cache, Entry};
 
-/// A selector that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SelectorError(pub String);
-
 /// What a list or watch is restricted to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Filter {
     /// What keys start with: the resource's prefix, with the namespace where one is given.
     prefix: String,
@@ -62,7 +54,7 @@ impl Filter {
             fields: Vec::new(),
         };
         let mut name = (!name.is_empty()).then_some(name);
-        for requirement in &fields.0 {
+        for requirement in &fields.terms {
             let compiled = compile(cache, requirement)?;
             match compiled.field {
                 Field::Name if compiled.equal && name.is_none() => name = Some(&requirement.value),
@@ -128,7 +120,7 @@ fn name_and_namespace(key: &str) -> (&str, &str) {
     (name, segments.next().unwrap_or_default())
 }
 
-fn compile(cache: &Cache, requirement: &FieldRequirement) -> Result<Compiled, SelectorError> {
+fn compile(cache: &Cache, requirement: &FieldTerm) -> Result<Compiled, SelectorError> {
     let name = requirement.field.as_str();
     let field = match name {
         "metadata.name" => Field::Name,
@@ -136,15 +128,7 @@ fn compile(cache: &Cache, requirement: &FieldRequirement) -> Result<Compiled, Se
         _ => {
             let names = cache.selectable_fields();
             let index = names.iter().position(|selectable| selectable == name);
-            Field::Selectable(index.ok_or_else(|| {
-                SelectorError(if names.is_empty() {
-                    format!(
-                        "{name:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
-                    )
-                } else {
-                    format!("field label not supported: {name}")
-                })
-            })?)
+            Field::Selectable(index.ok_or_else(|| unsupported_field(name, !names.is_empty()))?)
         }
     };
     Ok(Compiled {

@@ -2,10 +2,16 @@
 
 use coracle_api::{Kind, Object};
 use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Time};
+use k8s_openapi::{
+    api::core::v1::Namespace,
+    apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Time},
+};
 
-use super::meta::{FOREGROUND, ORPHAN};
 use crate::error::{ApiError, GroupResource};
+
+/// The finalizers that the garbage collector takes away.
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
 
 /// What is to be done with the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +94,11 @@ pub fn plan_deletion(
     options: &DeleteOptions,
     now: &Time,
 ) -> Deletion {
+    if let Some(namespace) = object.as_any_mut().downcast_mut::<Namespace>()
+        && let Some(plan) = plan_namespace(kind, namespace, options, now)
+    {
+        return plan;
+    }
     let graceful = match begin_graceful(kind, object, options, now) {
         Some(Graceful::Pending) => return Deletion::Pending,
         Some(Graceful::Seconds(seconds)) => Some(seconds),
@@ -105,6 +116,32 @@ pub fn plan_deletion(
         }
         _ => Deletion::Now,
     }
+}
+
+/// A namespace ends in two steps: first it is marked, so that the namespace controller empties
+/// it and takes away `spec.finalizers`; only then it may go. `None`: it may go.
+fn plan_namespace(
+    kind: &Kind,
+    namespace: &mut Namespace,
+    options: &DeleteOptions,
+    now: &Time,
+) -> Option<Deletion> {
+    if namespace.metadata.deletion_timestamp.is_none() {
+        let finalizers = finalizers_after(kind, &namespace.metadata, options);
+        namespace.metadata.finalizers = (!finalizers.is_empty()).then_some(finalizers);
+        namespace.metadata.deletion_timestamp = Some(now.clone());
+        namespace.status.get_or_insert_default().phase = Some("Terminating".to_owned());
+        return Some(Deletion::Mark);
+    }
+    holds_content(namespace).then_some(Deletion::Pending)
+}
+
+fn holds_content(namespace: &Namespace) -> bool {
+    let finalizers = namespace
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.finalizers.as_ref());
+    finalizers.is_some_and(|finalizers| !finalizers.is_empty())
 }
 
 enum Graceful {
@@ -199,8 +236,11 @@ fn finalizers_after(kind: &Kind, meta: &ObjectMeta, options: &DeleteOptions) -> 
 }
 
 /// Whether an update took away the last thing that kept an object which is being deleted.
-pub fn ready_to_go(new: &ObjectMeta, old: &ObjectMeta) -> bool {
-    new.finalizers.as_ref().is_none_or(Vec::is_empty)
+pub fn ready_to_go(new: &dyn Object, old: &dyn Object) -> bool {
+    let namespace: Option<&Namespace> = new.as_any().downcast_ref();
+    let (new, old) = (new.meta(), old.meta());
+    namespace.is_none_or(|namespace| !holds_content(namespace))
+        && new.finalizers.as_ref().is_none_or(Vec::is_empty)
         && old.deletion_timestamp.is_some()
         && old.deletion_grace_period_seconds.unwrap_or(0) == 0
 }

@@ -4,12 +4,12 @@
 //! Pure functions; the verbs do the reading and writing around them.
 
 mod delete;
-mod meta;
 
 use bytes::Bytes;
 use coracle_api::{
     Kind, Object, Subresource,
     field::{ErrorList, Path},
+    meta,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -17,8 +17,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::{admission::Warnings, error::ApiError, registry::Resource};
 
-pub use delete::{Deletion, check_preconditions, plan_deletion};
-pub use meta::normalize;
+pub use delete::{Deletion, check_preconditions, plan_deletion, ready_to_go};
 
 /// This second, as stored times have no fractions.
 pub fn now() -> Time {
@@ -28,7 +27,6 @@ pub fn now() -> Time {
 
 /// Drops what a client may not choose when it creates an object.
 pub fn wipe_system_fields(meta: &mut ObjectMeta) {
-    normalize(meta);
     meta.creation_timestamp = None;
     meta.deletion_timestamp = None;
     meta.deletion_grace_period_seconds = None;
@@ -85,7 +83,7 @@ pub fn validate_create(
     warnings: &Warnings,
 ) -> Result<(), ApiError> {
     let path = Path::new("metadata");
-    let mut errors = meta::validate(object.meta(), kind, &path);
+    let mut errors = meta::validate(object.meta(), kind.namespaced, kind.name_rule, &path);
     errors.extend(kind.strategy.validate_create(object));
     fail_if_any(kind, object, &errors)?;
     for warning in kind.strategy.warnings(object, None) {
@@ -110,18 +108,7 @@ pub fn prepare_for_update(
         Some(true) => Some(old.generation.unwrap_or(0) + 1),
         _ => old.generation,
     };
-    if meta.uid.is_none() {
-        meta.uid.clone_from(&old.uid);
-    }
-    if old.creation_timestamp.is_some() {
-        meta.creation_timestamp.clone_from(&old.creation_timestamp);
-    }
-    if old.deletion_timestamp.is_some() {
-        meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
-    }
-    if meta.deletion_grace_period_seconds.is_none() {
-        meta.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
-    }
+    meta::prepare_for_update(meta, old);
     meta.self_link.clone_from(&old.self_link);
 }
 
@@ -134,7 +121,7 @@ pub fn validate_update(
     warnings: &Warnings,
 ) -> Result<(), ApiError> {
     let path = Path::new("metadata");
-    let mut errors = meta::validate(new.meta(), kind, &path);
+    let mut errors = meta::validate(new.meta(), kind.namespaced, kind.name_rule, &path);
     errors.extend(meta::validate_update(new.meta(), old.meta(), &path));
     errors.extend(kind.strategy.validate_update(new, old, subresource));
     fail_if_any(kind, new, &errors)?;
@@ -173,31 +160,10 @@ fn write_unversioned(bytes: &mut Vec<u8>, mut object: Box<dyn Object>) {
     object.write_json(bytes);
 }
 
-/// `generateName` and five random characters, at most 63 in all.
-fn generate_name(base: &str) -> String {
-    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    const RANDOM: usize = 5;
-    const MAX: usize = 63 - RANDOM;
-    let mut random = [0_u8; RANDOM];
+/// A name that begins with `prefix`, another one at each call.
+fn generate_name(prefix: &str) -> String {
+    let mut random = [0_u8; 5];
     // The system's generator does not fail once it is seeded; zeros would only collide.
     let _ = SystemRandom::new().fill(&mut random);
-    let mut end = base.len().min(MAX);
-    while !base.is_char_boundary(end) {
-        end -= 1;
-    }
-    let suffix = random.map(|byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]));
-    base[..end].chars().chain(suffix).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn generated_names_are_short_and_differ() {
-        let name = generate_name("web-");
-        assert!(name.starts_with("web-") && name.len() == 9, "{name}");
-        assert_ne!(name, generate_name("web-"));
-        assert_eq!(generate_name(&"x".repeat(100)).len(), 63);
-    }
+    meta::generate_name(prefix, random)
 }

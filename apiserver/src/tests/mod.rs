@@ -2,6 +2,7 @@
 
 mod crud;
 mod list;
+mod update;
 mod watch;
 
 use serde_json::{Value, json};

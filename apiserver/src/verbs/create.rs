@@ -2,9 +2,10 @@
 
 use axum::body::Body;
 use coracle_api::Object;
-use coracle_store::{Compare, Error, KeyValue, Transaction, Write};
+use coracle_store::Error;
 use http::{Response, StatusCode};
 
+use super::written::{Written, insert};
 use crate::{
     admission::Operation,
     body, decode,
@@ -12,7 +13,7 @@ use crate::{
     options::WriteOptions,
     query::Query,
     registry::Resource,
-    respond::{self, Output},
+    respond::Output,
     server::{ApiServer, Context},
     strategy,
     verbs::get::cache_of,
@@ -30,23 +31,15 @@ pub async fn create(
 ) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(context.query());
     let output = Output::negotiate(&context.headers, &query)?;
-    let options = WriteOptions::parse(&query, "CreateOptions")?;
+    let options = WriteOptions::parse(&query, "CreateOptions", None)?;
     let json = body::read_json(&context.headers, body).await?;
     let kind = &resource.kind;
     let mut object = decode::object(kind, &json, options.field_validation, &context.warnings)?;
     let meta = object.meta_mut();
     strategy::wipe_system_fields(meta);
     strategy::match_namespace(meta, kind.namespaced, &context.info.namespace)?;
-    create_object(
-        server,
-        context,
-        resource,
-        object,
-        &options,
-        &output,
-        StatusCode::CREATED,
-    )
-    .await
+    let written = create_object(server, context, resource, object, &options).await?;
+    written.respond(&output, StatusCode::CREATED, resource)
 }
 
 /// Admits, prepares, validates and stores a decoded object.
@@ -56,41 +49,40 @@ pub async fn create_object(
     resource: &Resource,
     mut object: Box<dyn Object>,
     options: &WriteOptions,
-    output: &Output,
-    code: StatusCode,
-) -> Result<Response<Body>, ApiError> {
+) -> Result<Written, ApiError> {
     let kind = &resource.kind;
     let cache = cache_of(resource)?;
     let given_name = object.meta().name.clone().unwrap_or_default();
-    let attributes = context.attributes(resource, Operation::Create, &given_name, options.dry_run);
+    let json = options.to_json("CreateOptions");
+    let mut attributes =
+        context.attributes(resource, Operation::Create, &given_name, options.dry_run);
+    attributes.options = &json;
     let admission = server.admission();
     admission
         .admit(&attributes, Some(&mut *object), None)
         .await?;
-    let generated = given_name.is_empty() && object.meta().name.is_none();
+    let generate = given_name.is_empty() && object.meta().name.is_none();
+    let namespace = object.meta().namespace.clone().unwrap_or_default();
     for attempt in 1.. {
-        strategy::prepare_for_create(kind, &mut *object, generated);
+        strategy::prepare_for_create(kind, &mut *object, generate);
         strategy::validate_create(kind, &*object, &context.warnings)?;
         let name = object.meta().name.clone().unwrap_or_default();
         admission
             .validate(&attributes, Some(&*object), None)
             .await?;
+        let key = cache.key(&namespace, &name);
         if options.dry_run {
             server.registry().fresh().await?;
-            if cache
-                .get(&cache.key(&context.info.namespace, &name))
-                .is_some()
-            {
-                return Err(ApiError::already_exists(&**kind, &name));
-            }
-            return respond::loose_object(output, code, &*object);
+            return match cache.get(&key) {
+                Some(_) => Err(ApiError::already_exists(&**kind, &name)),
+                None => Ok(Written::Imagined(object)),
+            };
         }
-        match store(server, resource, &*object).await {
-            Ok(stored) => {
-                return respond::stored(output, code, resource, &stored);
-            }
-            Err(Error::Conflict { .. }) if generated && attempt < GENERATE_ATTEMPTS => {}
-            Err(Error::Conflict { .. }) if generated => {
+        let value = strategy::to_bytes(resource, &*object);
+        match insert(server.registry(), key.into(), value).await {
+            Ok(entry) => return Ok(Written::Stored(entry.into())),
+            Err(Error::Conflict { .. }) if generate && attempt < GENERATE_ATTEMPTS => {}
+            Err(Error::Conflict { .. }) if generate => {
                 return Err(ApiError::generate_name_conflict(&**kind, &name));
             }
             Err(Error::Conflict { .. }) => return Err(ApiError::already_exists(&**kind, &name)),
@@ -98,35 +90,4 @@ pub async fn create_object(
         }
     }
     Err(ApiError::internal("no name could be generated"))
-}
-
-/// Writes a new object.
-async fn store(
-    server: &ApiServer,
-    resource: &Resource,
-    object: &dyn Object,
-) -> Result<KeyValue, Error> {
-    let meta = object.meta();
-    let cache = resource.cache.as_ref().ok_or(Error::Closed)?;
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
-    let key = cache.key(namespace, meta.name.as_deref().unwrap_or_default());
-    let key: std::sync::Arc<str> = key.into();
-    let value = strategy::to_bytes(resource, object);
-    let revision = server
-        .registry()
-        .store()
-        .commit(Transaction {
-            compares: vec![Compare::Absent(key.clone())],
-            writes: vec![Write::Put {
-                key: key.clone(),
-                value: value.clone(),
-            }],
-        })
-        .await?;
-    Ok(KeyValue {
-        key,
-        value,
-        create_revision: revision,
-        mod_revision: revision,
-    })
 }

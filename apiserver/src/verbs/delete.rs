@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use coracle_api::Object;
-use coracle_store::{Compare, Error, KeyValue, Transaction, Write};
+use coracle_store::Error;
 use http::{Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     DeleteOptions, ListMeta, Status, StatusDetails,
 };
 
+use super::written::{remove, replace};
 use crate::{
     admission::Operation,
     body,
@@ -21,7 +22,7 @@ use crate::{
     respond::{self, Output},
     server::{ApiServer, Context},
     strategy::{self, Deletion},
-    verbs::get::current,
+    verbs::get::cache_of,
 };
 
 /// Deletes the object that the request names.
@@ -35,7 +36,16 @@ pub async fn delete(
     let output = Output::negotiate(&context.headers, &query)?;
     let body = body::read_json(&context.headers, body).await?;
     let options = options::delete_options(&body, &query)?;
-    let deleted = delete_object(server, context, resource, &options).await?;
+    let info = &context.info;
+    let deleted = delete_object(
+        server,
+        context,
+        resource,
+        &info.namespace,
+        &info.name,
+        &options,
+    )
+    .await?;
     let code = if deleted.gone {
         StatusCode::OK
     } else {
@@ -68,19 +78,26 @@ pub async fn delete_object(
     server: &ApiServer,
     context: &Context,
     resource: &Resource,
+    namespace: &str,
+    name: &str,
     options: &DeleteOptions,
 ) -> Result<Deleted, ApiError> {
+    let cache = cache_of(resource)?;
+    let key = cache.key(namespace, name);
     let dry_run = options
         .dry_run
         .as_ref()
         .is_some_and(|runs| !runs.is_empty());
     let json = serde_json::to_value(options).map_err(ApiError::internal)?;
-    let mut attributes =
-        context.attributes(resource, Operation::Delete, &context.info.name, dry_run);
+    let mut attributes = context.attributes(resource, Operation::Delete, name, dry_run);
     attributes.options = &json;
+    attributes.namespace = namespace;
     let mut admitted = false;
     loop {
-        let entry = current(server.registry(), context, resource).await?;
+        server.registry().fresh().await?;
+        let Some(entry) = cache.get(&key) else {
+            return Err(ApiError::not_found(&*resource.kind, name));
+        };
         let old = resource.decode(&entry)?;
         if !admitted {
             server
@@ -114,58 +131,32 @@ async fn carry_out(
     plan: Deletion,
     dry_run: bool,
 ) -> Result<Deleted, Error> {
-    let shows_object = shows_object(resource);
-    let write = match plan {
-        Deletion::Pending => {
-            return Ok(Deleted {
-                object,
-                shown: Some(entry.clone()),
-                gone: false,
-            });
+    let registry = server.registry();
+    let (shown, gone) = match plan {
+        Deletion::Pending => (Some(entry.clone()), false),
+        Deletion::Mark if dry_run => {
+            let value = strategy::to_bytes(resource, &*object);
+            let imagined = Entry::unindexed_at(entry.key.clone(), &value, entry.revision);
+            (imagined.ok().map(Arc::new), false)
         }
-        Deletion::Mark => Write::Put {
-            key: entry.key.clone(),
-            value: strategy::to_bytes(resource, &*object),
-        },
-        Deletion::Now => Write::Delete {
-            key: entry.key.clone(),
-        },
-    };
-    let value = match &write {
-        Write::Put { value, .. } => Some(value.clone()),
-        Write::Delete { .. } => None,
-    };
-    let revision = if dry_run {
-        entry.revision
-    } else {
-        let compares = vec![Compare::ModRevision(entry.key.clone(), entry.revision)];
-        let store = server.registry().store();
-        store
-            .commit(Transaction {
-                compares,
-                writes: vec![write],
-            })
-            .await?
-    };
-    let strategy = &*resource.stored.strategy;
-    let shown = match value {
-        Some(value) => Entry::new(
-            &KeyValue {
-                key: entry.key.clone(),
-                value,
-                create_revision: revision,
-                mod_revision: revision,
-            },
-            strategy,
-        )
-        .ok(),
-        None if shows_object => entry.at_revision(revision, strategy).ok(),
-        None => None,
+        Deletion::Mark => {
+            let value = strategy::to_bytes(resource, &*object);
+            let marked = replace(registry, entry, value).await?;
+            (Some(Arc::new(marked)), false)
+        }
+        Deletion::Now => {
+            let last = if dry_run {
+                entry.clone()
+            } else {
+                Arc::new(remove(registry, entry).await?)
+            };
+            (Some(last).filter(|_| shows_object(resource)), true)
+        }
     };
     Ok(Deleted {
         object,
-        shown: shown.map(Arc::new),
-        gone: plan == Deletion::Now,
+        shown,
+        gone,
     })
 }
 

@@ -10,7 +10,7 @@ use crate::{
     error::ApiError,
     options::parse_version,
     query::Query,
-    registry::{Registry, Resource},
+    registry::Resource,
     respond::{self, Output},
     server::{ApiServer, Context},
 };
@@ -31,17 +31,6 @@ pub async fn get(
     };
     let entry = cached(cache, context, resource)?;
     respond::object(&output, StatusCode::OK, resource, &entry)
-}
-
-/// The object that the request names, no older than the latest write.
-pub async fn current(
-    registry: &Registry,
-    context: &Context,
-    resource: &Resource,
-) -> Result<Arc<Entry>, ApiError> {
-    let cache = cache_of(resource)?;
-    registry.fresh().await?;
-    cached(cache, context, resource)
 }
 
 fn cached(cache: &Cache, context: &Context, resource: &Resource) -> Result<Arc<Entry>, ApiError> {

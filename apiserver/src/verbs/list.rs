@@ -4,6 +4,7 @@ use std::{ops::Bound, sync::Arc};
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use coracle_api::selector::{FieldSelector, LabelSelector, SelectorError};
 use coracle_store::Revision;
 use http::Response;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use crate::{
     query::Query,
     registry::{Registry, Resource},
     respond::{self, ListMeta, Output},
-    selector::{FieldSelector, Filter, LabelSelector},
+    selector::Filter,
     server::{ApiServer, Context},
     verbs::get::cache_of,
 };
@@ -53,14 +54,20 @@ pub async fn list(
 
 /// What the query and the path restrict a list or watch to.
 pub fn filter(context: &Context, cache: &Cache, query: &Query<'_>) -> Result<Filter, ApiError> {
-    let bad = |error| ApiError::bad_request(format!("{error}"));
-    let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default());
-    let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default());
+    let bad = |error: SelectorError| ApiError::bad_request(format!("{error}"));
+    let labels = query
+        .get("labelSelector")
+        .unwrap_or_default()
+        .parse::<LabelSelector>();
+    let fields = query
+        .get("fieldSelector")
+        .unwrap_or_default()
+        .parse::<FieldSelector>();
     let (labels, fields) = (labels.map_err(bad)?, fields.map_err(bad)?);
     let info = &context.info;
     if !info.name.is_empty()
-        && !fields.0.is_empty()
-        && fields.exact("metadata.name") != Some(&info.name)
+        && !fields.is_empty()
+        && fields.exact_match("metadata.name") != Some(&info.name)
     {
         return Err(ApiError::bad_request(
             "fieldSelector metadata.name doesn't match requested name",

@@ -4,9 +4,13 @@
 
 mod create;
 mod delete;
+mod delete_collection;
 mod get;
 mod list;
+mod patch;
+mod update;
 mod watch;
+mod written;
 
 use std::sync::Arc;
 
@@ -54,6 +58,11 @@ async fn main_resource(
         "list" => list::list(server, context, resource).await,
         "watch" => watch::watch(server, context, resource).await,
         "create" => create::create(server, context, resource, body).await,
+        "update" => update::update(server, context, resource, None, body).await,
+        "patch" => patch::patch(server, context, resource, None, body).await,
+        "deletecollection" => {
+            delete_collection::delete_collection(server, context, resource, body).await
+        }
         "delete" => delete::delete(server, context, resource, body).await,
         _ => Err(ApiError::method_not_allowed()),
     }

@@ -66,10 +66,7 @@ impl Encoder {
                 first,
             );
         }
-        let entry = event
-            .entry
-            .at_revision(event.revision, &*self.resource.stored.strategy)
-            .map_err(ApiError::internal)?;
+        let entry = event.entry.at_revision(event.revision);
         respond::transformed(self.output.transform, &self.resource, &entry, first)
     }
 

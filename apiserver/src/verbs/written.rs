@@ -1,0 +1,95 @@
+//! What a write left behind, and how the store is written.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use coracle_api::Object;
+use coracle_store::{Compare, Error, KeyValue, Transaction, Write};
+use http::{Response, StatusCode};
+
+use crate::{
+    cache::Entry,
+    error::ApiError,
+    registry::{Registry, Resource},
+    respond::{self, Output},
+};
+
+/// The object as a write left it.
+pub enum Written {
+    Stored(Arc<Entry>),
+    /// A dry run: this is what would have been stored.
+    Imagined(Box<dyn Object>),
+}
+
+impl Written {
+    /// Answers with the object.
+    pub fn respond(
+        &self,
+        output: &Output,
+        code: StatusCode,
+        resource: &Resource,
+    ) -> Result<Response<Body>, ApiError> {
+        match self {
+            Written::Stored(entry) => respond::object(output, code, resource, entry),
+            Written::Imagined(object) => respond::loose_object(output, code, &**object),
+        }
+    }
+
+    /// The object as clients see it.
+    pub fn object(&self, resource: &Resource) -> Result<Box<dyn Object>, ApiError> {
+        match self {
+            Written::Stored(entry) => resource.decode(entry),
+            Written::Imagined(object) => Ok(object.clone_object()),
+        }
+    }
+}
+
+/// Writes a key that does not exist.
+pub async fn insert(registry: &Registry, key: Arc<str>, value: Bytes) -> Result<Entry, Error> {
+    put(registry, Compare::Absent(key.clone()), key, value).await
+}
+
+/// Writes a key that stands as in `entry`.
+pub async fn replace(registry: &Registry, entry: &Entry, value: Bytes) -> Result<Entry, Error> {
+    let compare = Compare::ModRevision(entry.key.clone(), entry.revision);
+    put(registry, compare, entry.key.clone(), value).await
+}
+
+/// Deletes a key that stands as in `entry`, and gives what watchers are told of it.
+pub async fn remove(registry: &Registry, entry: &Entry) -> Result<Entry, Error> {
+    let key = entry.key.clone();
+    let revision = registry
+        .store()
+        .commit(Transaction {
+            compares: vec![Compare::ModRevision(key.clone(), entry.revision)],
+            writes: vec![Write::Delete { key }],
+        })
+        .await?;
+    Ok(entry.at_revision(revision))
+}
+
+async fn put(
+    registry: &Registry,
+    compare: Compare,
+    key: Arc<str>,
+    value: Bytes,
+) -> Result<Entry, Error> {
+    let revision = registry
+        .store()
+        .commit(Transaction {
+            compares: vec![compare],
+            writes: vec![Write::Put {
+                key: key.clone(),
+                value: value.clone(),
+            }],
+        })
+        .await?;
+    Entry::unindexed(&KeyValue {
+        key,
+        value,
+        create_revision: revision,
+        mod_revision: revision,
+    })
+    .map_err(|error| Error::Backend(error.to_string()))
+}
