@@ -21,6 +21,8 @@ use crate::{
 /// How long a pod waits after its first failure; doubled with each further one.
 const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// How often the unschedulable pods are looked through for those that have waited so long.
+const SWEEP: Duration = Duration::from_secs(30);
 /// How long a pod stays unschedulable without an event that helps.
 const UNSCHEDULABLE_AT_MOST: Duration = Duration::from_secs(5 * 60);
 
@@ -62,6 +64,7 @@ pub(crate) struct SchedulingQueue {
     backoff: BTreeSet<BackoffKey>,
     error_backoff: BTreeSet<BackoffKey>,
     unschedulable: HashSet<Key>,
+    swept: Option<Instant>,
 }
 
 impl SchedulingQueue {
@@ -202,6 +205,10 @@ impl SchedulingQueue {
             };
             self.put_active(pod);
         }
+        if self.swept.is_some_and(|swept| swept + SWEEP > now) {
+            return;
+        }
+        self.swept = Some(now);
         self.wake(now, |pod| {
             !pod.info.is_gated() && pod.added + UNSCHEDULABLE_AT_MOST <= now
         });
@@ -214,8 +221,8 @@ impl SchedulingQueue {
             .filter_map(|queue| queue.first())
             .map(|(until, ..)| *until)
             .min();
-        // Unschedulable pods are looked through rarely; upstream does so every 30 s.
-        let sweep = (!self.unschedulable.is_empty()).then(|| now + Duration::from_secs(30));
+        let sweep =
+            (!self.unschedulable.is_empty()).then(|| self.swept.map_or(now, |swept| swept + SWEEP));
         [backoff, sweep].into_iter().flatten().min()
     }
 
@@ -368,7 +375,7 @@ mod tests {
         queue.put_back(tried, BTreeSet::from(["NodePorts"]), false, now);
         queue.flush(now + after(299));
         assert!(!queue.has_next());
-        queue.flush(now + after(300));
+        queue.flush(now + after(330));
         assert_eq!(
             names(&mut queue),
             ["a"],

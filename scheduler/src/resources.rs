@@ -262,11 +262,15 @@ mod tests {
     use serde_json::{Value, json};
 
     fn container(requests: Value) -> Value {
-        json!({"name": "c", "resources": {"requests": requests}})
+        let mut container = json!({"name": "c", "resources": {}});
+        container["resources"]["requests"] = requests;
+        container
     }
 
     fn sidecar(requests: Value) -> Value {
-        json!({"name": "s", "restartPolicy": "Always", "resources": {"requests": requests}})
+        let mut sidecar = container(requests);
+        sidecar["restartPolicy"] = json!("Always");
+        sidecar
     }
 
     fn requests(pod: Value) -> Requests {

@@ -191,7 +191,7 @@ pub(crate) fn schedule(
             at_once: true,
             ..Diagnosis::default()
         };
-        return unfit(pod, cluster, &filters, diagnosis, turn);
+        return unfit(pod, cluster, &filters, &diagnosis, turn);
     }
     if let Some(node) = nominated(pod, cluster, &filters) {
         return Outcome::Node(node.name.clone());
@@ -214,7 +214,7 @@ pub(crate) fn schedule(
     let feasible = find(pod, cluster, &filters, &candidates, &mut diagnosis);
     turn.start = (turn.start + feasible.len() + diagnosis.rejected.len()) % nodes.len();
     match feasible.len() {
-        0 => unfit(pod, cluster, &filters, diagnosis, turn),
+        0 => unfit(pod, cluster, &filters, &diagnosis, turn),
         1 => Outcome::Node(feasible[0].name.clone()),
         _ => Outcome::Node(best(pod, cluster, plugins, &feasible, turn).name.clone()),
     }
@@ -327,12 +327,12 @@ fn unfit(
     pod: &Arc<PodInfo>,
     cluster: &Cluster<'_>,
     filters: &Filters,
-    diagnosis: Diagnosis,
+    diagnosis: &Diagnosis,
     turn: &mut Turn,
 ) -> Outcome {
     let nodes = cluster.cache.nodes().len();
     let mut message = diagnosis.message(nodes);
-    let preemption = preemption::find(pod, cluster, filters, &diagnosis, turn);
+    let preemption = preemption::find(pod, cluster, filters, diagnosis, turn);
     if let Some(futile) = preemption.futile() {
         // The first is what upstream's DynamicResources says of a pod without claims.
         message.push_str(&format!(

@@ -259,7 +259,7 @@ impl Loop {
                 self.forget(&old);
                 self.add(new);
             }
-            (Some(old), Some(new)) => self.update(&old, new),
+            (Some(old), Some(new)) => self.update(&old, &new),
         }
     }
 
@@ -291,20 +291,16 @@ impl Loop {
         }
     }
 
-    fn update(&mut self, old: &Arc<PodInfo>, new: Arc<PodInfo>) {
-        let changes = PodChanges::between(old, &new);
-        let changed = |changes| Event::PodUpdated {
-            old,
-            new: &new,
-            changes,
-        };
+    fn update(&mut self, old: &Arc<PodInfo>, new: &Arc<PodInfo>) {
+        let changes = PodChanges::between(old, new);
+        let changed = |changes| Event::PodUpdated { old, new, changes };
         if !new.node_name().is_empty() {
             let was_waiting = self.queue.remove(&new.key).is_some();
             let was_assumed = self.cache.is_assumed(&new.key);
             self.nominator.remove(&new.key);
             self.cache.set_pod(new.clone());
             if was_waiting || was_assumed {
-                self.wake(&Event::PodAdded(&new), |_| true);
+                self.wake(&Event::PodAdded(new), |_| true);
             } else if let Some(changes) = changes {
                 self.wake(&changed(changes), |_| true);
             }
@@ -314,11 +310,11 @@ impl Loop {
             // Its binding is under way. When it is being deleted, its room is free at once.
             if new.is_terminating() && !old.is_terminating() {
                 self.cache.remove_pod(&new.key);
-                self.wake(&Event::PodDeleted(&new), |_| true);
+                self.wake(&Event::PodDeleted(new), |_| true);
             }
             return;
         }
-        self.nominator.update(old, &new);
+        self.nominator.update(old, new);
         self.queue.update(new.clone());
         if let Some(changes) = changes {
             let key = new.key.clone();

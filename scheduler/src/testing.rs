@@ -37,7 +37,8 @@ pub(crate) fn node(name: &str, value: Value) -> Arc<Node> {
     Arc::new(serde_json::from_value(node).expect("a node"))
 }
 
-fn merge(into: &mut Value, from: Value) {
+/// Lays `from` over `into`, object by object.
+pub(crate) fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -338,7 +338,7 @@ fn wishes_of(pod: &PodInfo) -> impl Iterator<Item = (i64, &AffinityTerm)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{World, node, pod};
+    use crate::testing::{World, merge, node, pod};
     use serde_json::{Value, json};
 
     fn term(key: &str, app: &str) -> Value {
@@ -346,7 +346,10 @@ mod tests {
     }
 
     fn required(kind: &str, term: Value) -> Value {
-        json!({"spec": {"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}})
+        let mut value = json!({"spec": {"affinity": {kind: {}}}});
+        value["spec"]["affinity"][kind]["requiredDuringSchedulingIgnoredDuringExecution"] =
+            Value::Array(vec![term]);
+        value
     }
 
     fn world() -> World {
@@ -436,9 +439,7 @@ mod tests {
         );
         let from = |extra: Value| {
             let mut near = term("zone", "db");
-            for (key, value) in extra.as_object().expect("an object") {
-                near[key] = value.clone();
-            }
+            merge(&mut near, extra);
             let mut value = required("podAffinity", near);
             value["metadata"] = json!({"namespace": "other"});
             value

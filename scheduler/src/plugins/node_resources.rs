@@ -221,7 +221,9 @@ mod tests {
     use serde_json::{Value, json};
 
     fn asking(requests: Value) -> Arc<PodInfo> {
-        pod(json!({"spec": {"containers": [{"name": "c", "resources": {"requests": requests}}]}}))
+        let mut value = json!({"spec": {"containers": [{"name": "c", "resources": {}}]}});
+        value["spec"]["containers"][0]["resources"]["requests"] = requests;
+        pod(value)
     }
 
     #[test]

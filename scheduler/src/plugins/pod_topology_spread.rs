@@ -416,7 +416,7 @@ fn invert(raw: &[Option<i64>]) -> Vec<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{World, node, pod};
+    use crate::testing::{World, merge, node, pod};
     use serde_json::{Value, json};
 
     fn zoned(name: &str, zone: &str) -> Arc<Node> {
@@ -432,9 +432,7 @@ mod tests {
             "maxSkew": 1, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule",
             "labelSelector": {"matchLabels": {"app": "web"}},
         });
-        for (key, value) in constraint.as_object().expect("an object") {
-            full[key] = value.clone();
-        }
+        merge(&mut full, constraint);
         pod(
             json!({"metadata": {"labels": {"app": "web"}}, "spec": {"topologySpreadConstraints": [full]}}),
         )
