@@ -72,7 +72,8 @@ pub fn archive(name: &str) -> Vec<u8> {
     );
     for applet in [
         "sh", "sleep", "cat", "echo", "true", "false", "ls", "id", "env", "httpd", "wget", "touch",
-        "stat", "hostname", "test", "kill", "nc", "trap", "readlink", "mount", "grep", "head",
+        "stat", "hostname", "test", "kill", "nc", "trap", "stty", "readlink", "mount", "grep",
+        "head",
     ] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);

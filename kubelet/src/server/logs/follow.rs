@@ -19,7 +19,7 @@ use super::{
 const CHUNK_BYTES: usize = 32 << 10;
 /// Chunks read ahead of a slow client.
 pub const CHUNKS_AHEAD: usize = 2;
-/// After its log was closed, a container that seems to run is looked at again, first after the
+/// A container whose log was closed but that seems to run is looked at again, first after the
 /// shorter time: the runtime closes the log a moment before it reports the end.
 const RECHECK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -82,6 +82,7 @@ impl Follower {
         // Watch first: nothing that is written after the end was read can then be missed.
         let mut watch = FileWatch::new(&self.path);
         let mut recheck = Recheck::default();
+        recheck.again();
         if self.drain(false).await? {
             return Ok(());
         }
@@ -94,14 +95,18 @@ impl Follower {
             let change = tokio::select! {
                 () = self.sender.closed() => return Ok(()),
                 change = watch.changed() => change,
-                () = recheck.due() => FileChange { closed: true, ..FileChange::default() },
+                () = recheck.due() => {
+                    running = container.is_running().await;
+                    recheck.again();
+                    continue;
+                }
             };
             if change.replaced {
                 self.rotate(change, &mut watch).await?;
             }
             if change.closed {
                 running = container.is_running().await;
-                recheck.again();
+                recheck.closed();
             } else if change.modified {
                 recheck.stop();
             }
@@ -157,11 +162,13 @@ impl Follower {
     }
 }
 
-/// When to look again whether the container runs.
+/// When to look again whether the container runs: for a while after the start, as the log may
+/// have been closed just before, and since it was seen to be closed.
 #[derive(Default)]
 struct Recheck {
     delay: Duration,
     at: Option<Instant>,
+    closed: bool,
 }
 
 impl Recheck {
@@ -173,8 +180,19 @@ impl Recheck {
     }
 
     fn again(&mut self) {
+        let done = self.delay == RECHECK.1 && !self.closed;
         self.delay = (self.delay * 2).clamp(RECHECK.0, RECHECK.1);
-        self.at = Some(Instant::now() + self.delay);
+        self.at = (!done).then(|| Instant::now() + self.delay);
+    }
+
+    fn closed(&mut self) {
+        if !self.closed {
+            *self = Recheck {
+                closed: true,
+                ..Recheck::default()
+            };
+            self.again();
+        }
     }
 
     /// Somebody writes to the log: the container runs.

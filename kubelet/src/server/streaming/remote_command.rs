@@ -17,7 +17,7 @@ use tokio_util::codec::Framed;
 
 use super::{
     super::spdy::{Codec, Frame, SpdyError, StreamId},
-    websocket::WebSocket,
+    websocket::{WebSocket, closing},
 };
 
 /// Frames that the reading side has for the writing side: answers to pings.
@@ -36,9 +36,27 @@ mod channel {
     pub const RESIZE: u8 = 4;
 }
 
-/// Client streams have odd ids: one for each channel.
-const fn stream_of(channel: u8) -> StreamId {
-    channel as StreamId * 2 + 1
+/// The channels in the order in which their streams are opened: as upstream's clients do.
+const STREAMS: [(u8, &str); 5] = [
+    (channel::ERROR, "error"),
+    (channel::STDIN, "stdin"),
+    (channel::STDOUT, "stdout"),
+    (channel::STDERR, "stderr"),
+    (channel::RESIZE, "resize"),
+];
+
+/// A client's streams have odd ids, each greater than those opened before.
+fn stream_of(channel: u8) -> StreamId {
+    let position = STREAMS.iter().position(|&(known, _)| known == channel);
+    position.map_or(0, |position| position as StreamId * 2 + 1)
+}
+
+/// The channel that a stream stands for.
+fn channel_of(id: StreamId) -> Option<u8> {
+    STREAMS
+        .iter()
+        .map(|&(channel, _)| channel)
+        .find(|&channel| stream_of(channel) == id)
 }
 
 /// Which streams the client asked for.
@@ -62,17 +80,9 @@ impl Channels {
         }
     }
 
-    /// The error stream is opened first, as upstream's clients do.
     fn streams(self) -> impl Iterator<Item = (u8, &'static str)> {
-        [
-            (channel::ERROR, "error"),
-            (channel::STDIN, "stdin"),
-            (channel::STDOUT, "stdout"),
-            (channel::STDERR, "stderr"),
-            (channel::RESIZE, "resize"),
-        ]
-        .into_iter()
-        .filter(move |&(channel, _)| self.has(channel))
+        let wanted = move |&(channel, _): &(u8, &str)| self.has(channel);
+        STREAMS.into_iter().filter(wanted)
     }
 }
 
@@ -127,7 +137,7 @@ pub async fn finish(mut socket: WebSocket, status: &Status) {
     let text = serde_json::to_vec(status).unwrap_or_default();
     let goodbye = async {
         socket.send(message(channel::ERROR, &text)).await?;
-        socket.close(None).await?;
+        socket.close(closing()).await?;
         // Closing with unread input would reset the connection under the client's feet.
         while let Some(Ok(_)) = socket.next().await {}
         Ok::<_, tungstenite::Error>(())
@@ -233,8 +243,10 @@ async fn to_client(
                 if id == stream_of(channel::ERROR) {
                     let room = MAX_STATUS_BYTES - status.len();
                     status.extend(&payload[..payload.len().min(room)]);
-                } else if waiting.contains(&id) && !payload.is_empty() {
-                    let channel = ((id - 1) / 2) as u8;
+                } else if let Some(channel) = channel_of(id)
+                    && waiting.contains(&id)
+                    && !payload.is_empty()
+                {
                     client.send(message(channel, &payload)).await?;
                 }
                 (id, fin)
@@ -358,11 +370,11 @@ mod tests {
             })
         };
         let mut give = |message: &'static [u8]| input(Bytes::from_static(message), &mut open).ok();
-        assert_eq!(give(b"\x00in"), Some(data(1, b"in", false)));
+        assert_eq!(give(b"\x00in"), Some(data(3, b"in", false)));
         assert_eq!(give(b"\x00"), Some(None));
         assert_eq!(give(b"\x04{}"), Some(None), "there is no terminal");
         assert_eq!(give(b"\x01out"), Some(None), "not the client's to write");
-        assert_eq!(give(b"\xff\x00"), Some(data(1, b"", true)));
+        assert_eq!(give(b"\xff\x00"), Some(data(3, b"", true)));
         assert_eq!(give(b"\x00more"), Some(None), "it was closed");
         assert_eq!(give(b"\xff"), None);
         assert_eq!(give(b"\xff\x09"), None);

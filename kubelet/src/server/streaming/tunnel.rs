@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::websocket::WebSocket;
+use super::websocket::{WebSocket, closing};
 
 /// The prefix of the subprotocols that tunnel SPDY.
 const PREFIX: &str = "SPDY/3.1+";
@@ -70,7 +70,7 @@ pub async fn pipe(mut socket: WebSocket, runtime: impl Stream) {
     }
     let _ = writer.shutdown().await;
     let _ = timeout(CLOSE_TIMEOUT, async {
-        if socket.close(None).await.is_ok() {
+        if socket.close(closing()).await.is_ok() {
             while let Some(Ok(_)) = socket.next().await {}
         }
     })

@@ -8,8 +8,9 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
+        Utf8Bytes,
         handshake::derive_accept_key,
-        protocol::{Role, WebSocketConfig},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
@@ -24,6 +25,14 @@ pub type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct HandshakeError(&'static str);
+
+/// The closing frame: clients take one without status for a failure.
+pub fn closing() -> Option<CloseFrame> {
+    Some(CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    })
+}
 
 /// Whether the request wants to become a WebSocket.
 pub fn is_websocket(headers: &HeaderMap) -> bool {
