@@ -9,7 +9,14 @@ mod define;
 
 use std::sync::{Arc, LazyLock};
 
-use crate::{object::Object, strategy::Strategy};
+use k8s_openapi::api::{
+    authentication::v1::TokenRequest, autoscaling::v1::Scale, policy::v1::Eviction,
+};
+
+use crate::{
+    object::Object,
+    strategy::{Builtin, Strategy},
+};
 
 pub use crate::names::NameRule;
 pub use define::{PROXY, READ_WRITE, STREAM};
@@ -195,6 +202,19 @@ pub fn find_resource(group: &str, version: &str, resource: &str) -> Option<&'sta
     builtin()
         .iter()
         .find(|k| k.group == group && k.version == version && k.resource == resource)
+}
+
+/// How a kind is handled that is the body of a subresource, whether it is a resource of its own
+/// or not: `Scale`, `Eviction`, `TokenRequest`, `Binding`.
+pub fn body(group: &str, version: &str, kind: &str) -> Option<Arc<dyn Strategy>> {
+    match (group, version, kind) {
+        ("autoscaling", "v1", "Scale") => Some(Arc::new(Builtin::<Scale>::default())),
+        ("policy", "v1", "Eviction") => Some(Arc::new(Builtin::<Eviction>::default())),
+        ("authentication.k8s.io", "v1", "TokenRequest") => {
+            Some(Arc::new(Builtin::<TokenRequest>::default()))
+        }
+        _ => find(group, version, kind).map(|kind| kind.strategy.clone()),
+    }
 }
 
 #[cfg(test)]

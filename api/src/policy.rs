@@ -1,5 +1,6 @@
 //! `policy`: one file per kind, one line per kind in [`kinds`].
 
+mod eviction;
 mod pod_disruption_budget;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
