@@ -11,6 +11,7 @@ mod changes;
 mod conditions;
 mod context;
 mod deployment;
+mod endpoints;
 mod error;
 mod hash;
 mod labels;
@@ -55,6 +56,21 @@ pub const TABLE: &[Controller] = &[
         name: "replicationcontroller-controller",
         account: "replication-controller",
         run: |context, shutdown| Box::pin(replica_set::run_replication(context, shutdown)),
+    },
+    Controller {
+        name: "endpointslice-controller",
+        account: "endpointslice-controller",
+        run: |context, shutdown| Box::pin(endpoints::slice_controller::run(context, shutdown)),
+    },
+    Controller {
+        name: "endpoints-controller",
+        account: "endpoint-controller",
+        run: |context, shutdown| Box::pin(endpoints::endpoints_controller::run(context, shutdown)),
+    },
+    Controller {
+        name: "endpointslice-mirroring-controller",
+        account: "endpointslicemirroring-controller",
+        run: |context, shutdown| Box::pin(endpoints::mirror::run(context, shutdown)),
     },
 ];
 

@@ -1,0 +1,217 @@
+//! Writes the EndpointSlices that [`super::slice_plan`] asks for. Upstream:
+//! `pkg/controller/endpointslice`.
+
+use std::{sync::Arc, time::Duration};
+
+use coracle_client::{Backoff, EventRecorder, EventType, Informer, Queue};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{ResourceExt as _, api::DeleteParams};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    selector,
+    slice_plan::{self, Action, MANAGER, World},
+    slices::{self, MANAGED_BY, SERVICE_NAME},
+    trigger::Triggers,
+};
+use crate::{
+    Context, Error,
+    changes::{self, Seen},
+    error, labels,
+    objects::Objects,
+    work::{self, Done, Key},
+};
+
+const NAME: &str = "endpointslice-controller";
+const WORKERS: usize = 5;
+/// Between a change of a slice and a look at its Service: most are our own.
+const AFTER_SLICE: Duration = Duration::from_secs(1);
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Runs the EndpointSlice controller.
+pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
+    let controller = Controller {
+        services: context.informers.get(),
+        pods: context.informers.get(),
+        nodes: context.informers.get(),
+        slices: context.objects(),
+        recorder: context.recorder("endpoint-slice-controller"),
+        queue: Queue::new(Backoff {
+            base: Duration::from_millis(100),
+            max: Duration::from_secs(1000),
+        }),
+        triggers: Mutex::default(),
+    };
+    controller.run(shutdown).await
+}
+
+struct Controller {
+    services: Informer<Service>,
+    pods: Informer<Pod>,
+    nodes: Informer<Node>,
+    slices: Objects<EndpointSlice>,
+    recorder: EventRecorder,
+    queue: Queue<Key>,
+    triggers: Mutex<Triggers>,
+}
+
+impl Controller {
+    async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let services = changes::each(&self.services, |seen| match seen {
+            Seen::Applied { new: service, .. } | Seen::Deleted(service) => {
+                self.queue.add(Key::of(&service.metadata));
+            }
+            Seen::Lagged => {}
+        });
+        let pods = async {
+            self.services.synced().await;
+            changes::each(&self.pods, |seen| {
+                super::pod_seen(&self.services, &self.queue, seen);
+            })
+            .await;
+        };
+        let slices = changes::each(&self.slices.cache, |seen| self.slice_seen(seen));
+        let workers = async {
+            self.services.synced().await;
+            self.pods.synced().await;
+            self.nodes.synced().await;
+            self.slices.cache.synced().await;
+            work::work(NAME, &self.queue, WORKERS, &shutdown, |key| self.sync(key)).await;
+        };
+        tokio::select! {
+            () = services => {}
+            () = pods => {}
+            () = slices => {}
+            () = workers => {}
+            () = shutdown.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    fn slice_seen(&self, seen: Seen<EndpointSlice>) {
+        match seen {
+            Seen::Applied { old, new } => {
+                if let Some(old) = old {
+                    self.queue_service(&old);
+                }
+                self.queue_service(&new);
+            }
+            Seen::Deleted(slice) => self.queue_service(&slice),
+            Seen::Lagged => {
+                for service in self.services.list() {
+                    self.queue.add(Key::of(&service.metadata));
+                }
+            }
+        }
+    }
+
+    fn queue_service(&self, slice: &EndpointSlice) {
+        let service = slices::label(slice, SERVICE_NAME);
+        if slices::label(slice, MANAGED_BY) == MANAGER && !service.is_empty() {
+            let namespace = slice.metadata.namespace.clone().unwrap_or_default();
+            self.queue
+                .add_after(Key::new(namespace, service), AFTER_SLICE);
+        }
+    }
+
+    async fn sync(&self, key: Key) -> Result<Done, Error> {
+        let Some(service) = self.services.get(&key.namespace, &key.name) else {
+            self.triggers.lock().forget(&key);
+            return Ok(Done::Settled);
+        };
+        let Some(wanted) = selector(&service) else {
+            return Ok(Done::Settled);
+        };
+        let mut pods = self.pods.list_namespace(&key.namespace);
+        pods.retain(|pod| labels::contains(pod.metadata.labels.as_ref(), Some(wanted)));
+        let mut slices = self.slices.cache.list_namespace(&key.namespace);
+        slices.retain(|slice| {
+            slices::label(slice, SERVICE_NAME) == key.name
+                && slices::label(slice, MANAGED_BY) == MANAGER
+                && slice.metadata.deletion_timestamp.is_none()
+        });
+        let trigger = self
+            .triggers
+            .lock()
+            .next(&key, &service, pods.iter().map(|pod| &**pod));
+        let plan = slice_plan::plan(&World {
+            service: &service,
+            pods,
+            zone: &|node| self.zone(node),
+            slices,
+            trigger,
+        });
+        let mut outcome = Ok(());
+        for action in plan.actions {
+            outcome = self.apply(&key, action).await;
+            if outcome.is_err() {
+                break;
+            }
+        }
+        if let Some(skipped) = plan.skipped.into_iter().next() {
+            outcome = outcome.and(Err(Error::Refused(skipped)));
+        }
+        match outcome {
+            Ok(()) => Ok(Done::Settled),
+            Err(error) => {
+                self.tell_failure(&service, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The node's zone, if it has one; `None` when there is no such node.
+    fn zone(&self, node: &str) -> Option<Option<String>> {
+        let node = self.nodes.get("", node)?;
+        Some(node.labels().get(ZONE).cloned())
+    }
+
+    fn tell_failure(&self, service: &Arc<Service>, error: &Error) {
+        if error.is_conflict() {
+            return;
+        }
+        let message = format!(
+            "Error updating Endpoint Slices for Service {}/{}: {error}",
+            service.namespace().unwrap_or_default(),
+            service.name_any(),
+        );
+        self.recorder.on(
+            &**service,
+            EventType::Warning,
+            "FailedToUpdateEndpointSlices",
+            message,
+        );
+    }
+
+    async fn apply(&self, key: &Key, action: Action) -> Result<(), Error> {
+        match action {
+            Action::Create(slice) => match self.slices.create(&slice).await {
+                Ok(_) => Ok(()),
+                Err(error) if error::is_namespace_terminating(&error) => Ok(()),
+                Err(error) => Err(Error::doing(format!(
+                    "failed to create EndpointSlice for Service {key}"
+                ))(error)),
+            },
+            Action::Update(slice) => {
+                let name = slice.name_any();
+                let updated = self.slices.replace(&slice).await;
+                updated.map_err(Error::doing(format!(
+                    "failed to update {name} EndpointSlice for Service {key}"
+                )))?;
+                Ok(())
+            }
+            Action::Delete(slice) => {
+                let deleted = self.slices.delete(&slice, DeleteParams::default()).await;
+                deleted.map_err(Error::doing(format!(
+                    "failed to delete {} EndpointSlice for Service {key}",
+                    slice.name_any()
+                )))?;
+                Ok(())
+            }
+        }
+    }
+}
