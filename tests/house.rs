@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coracle-netfilter", &[]),
     ("coracle-store", &[]),
     ("coracle-transport", &[]),
+    ("coracle-netfilter", &[]),
     ("coracle-api", &[]),
 ];
 

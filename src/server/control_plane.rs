@@ -98,6 +98,9 @@ impl ControlPlane {
 
     /// Starts the scheduler and the controllers.
     pub fn spawn_components(&self, settings: &Settings, components: &Components) {
+        if settings.enabled(Disable::Scheduler) {
+            self.spawn_scheduler(components);
+        }
         if settings.enabled(Disable::Controllers) {
             let context = coracle_controllers::Context::new(
                 self.client("system:kube-controller-manager", &[]),
@@ -118,6 +121,15 @@ impl ControlPlane {
                 });
             }
         }
+    }
+
+    fn spawn_scheduler(&self, components: &Components) {
+        let client = self.client("system:kube-scheduler", &[]);
+        let informers = self.informers.clone();
+        components.spawn("scheduler", move |run| {
+            let config = coracle_scheduler::Config::default();
+            coracle_scheduler::Scheduler::new(config, client.clone(), informers.clone()).run(run)
+        });
     }
 
     /// Ends requests, then the caches, then closes the store.
