@@ -5,6 +5,7 @@ mod daemon_set;
 mod deployment;
 mod replica_set;
 mod stateful_set;
+pub(crate) mod workload;
 
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,

@@ -15,7 +15,7 @@ mod pod_template;
 mod replication_controller;
 mod resource_quota;
 mod secret;
-mod service;
+pub mod service;
 mod service_account;
 
 use k8s_openapi::api::core::v1::{

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Span, Timestamp};
 use k8s_openapi::{
-    api::core::v1::Container,
+    api::core::v1::{Container, PodSpec},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use serde_json::Value;
@@ -100,7 +100,8 @@ pub fn human_duration(duration: Span) -> String {
 }
 
 /// The cells `Containers` and `Images` of a kind with a pod template.
-pub fn container_cells(containers: &[Container]) -> [Value; 2] {
+pub fn container_cells(pod: Option<&PodSpec>) -> [Value; 2] {
+    let containers = pod.map_or(&[][..], |pod| &pod.containers);
     let join = |part: fn(&Container) -> &str| {
         let parts: Vec<&str> = containers.iter().map(part).collect();
         Value::from(parts.join(","))
