@@ -2,7 +2,7 @@
 //!
 //! Unknown and repeated fields are ignored, warned about or refused, as `fieldValidation` says.
 
-use coracle_api::{Kind, Object};
+use coracle_api::{Kind, Object, field::Path};
 use serde::Deserialize;
 
 use crate::{admission::Warnings, error::ApiError, options::FieldValidation};
@@ -24,25 +24,65 @@ pub fn object(
     validation: FieldValidation,
     warnings: &Warnings,
 ) -> Result<Box<dyn Object>, ApiError> {
-    let declared = check_type(kind, json)?;
     let mut problems = Vec::new();
-    let mut object = kind
-        .strategy
-        .decode(json, &mut problems)
-        .map_err(|error| cannot_be_handled(kind, &declared, json, &error.message))?;
-    if validation != FieldValidation::Ignore {
-        match validation {
-            FieldValidation::Strict if !problems.is_empty() => {
-                let message = format!("strict decoding error: {}", problems.join(", "));
-                return Err(cannot_be_handled(kind, &declared, json, &message));
-            }
-            _ => problems
+    let (object, declared) = tolerant(kind, json, &mut problems)?;
+    match validation {
+        FieldValidation::Strict if !problems.is_empty() => {
+            let why = strict(&problems);
+            return Err(cannot_be_handled(kind, &declared, json, &why));
+        }
+        FieldValidation::Strict | FieldValidation::Ignore => {}
+        FieldValidation::Warn => problems
+            .into_iter()
+            .for_each(|problem| warnings.add(problem)),
+    }
+    Ok(object)
+}
+
+/// The same for an object that is the result of a patch, in which `problems` were found
+/// already.
+pub fn patched(
+    kind: &Kind,
+    json: &[u8],
+    mut problems: Vec<String>,
+    validation: FieldValidation,
+    warnings: &Warnings,
+) -> Result<Box<dyn Object>, ApiError> {
+    let invalid = |why: String| {
+        let sent = String::from_utf8_lossy(json).into_owned();
+        ApiError::invalid("", "", "", &vec![Path::new("patch").invalid(sent, why)])
+    };
+    let decoded = tolerant(kind, json, &mut problems);
+    let (object, _) = decoded.map_err(|error| invalid(error.to_string()))?;
+    match validation {
+        FieldValidation::Strict if !problems.is_empty() => Err(invalid(strict(&problems))),
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(object),
+        FieldValidation::Warn => {
+            problems
                 .into_iter()
-                .for_each(|problem| warnings.add(problem)),
+                .for_each(|problem| warnings.add(problem));
+            Ok(object)
         }
     }
+}
+
+fn strict(problems: &[String]) -> String {
+    format!("strict decoding error: {}", problems.join(", "))
+}
+
+/// The object with its defaults, and the kind that it says it is.
+fn tolerant(
+    kind: &Kind,
+    json: &[u8],
+    problems: &mut Vec<String>,
+) -> Result<(Box<dyn Object>, String), ApiError> {
+    let declared = check_type(kind, json)?;
+    let mut object = kind
+        .strategy
+        .decode(json, problems)
+        .map_err(|error| cannot_be_handled(kind, &declared, json, &error.message))?;
     kind.strategy.default_fields(&mut *object);
-    Ok(object)
+    Ok((object, declared))
 }
 
 /// Checks that the object is of the version and kind of the URL, and returns its kind; empty

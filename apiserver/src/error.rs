@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use coracle_api::{
     Kind,
     field::{ErrorList, FieldError},
+    patch::PatchError,
 };
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
@@ -338,6 +339,31 @@ impl From<coracle_store::Error> for ApiError {
             error @ (Error::Conflict { .. } | Error::Full | Error::Backend(_)) => {
                 ApiError::internal(error)
             }
+        }
+    }
+}
+
+impl From<PatchError> for ApiError {
+    fn from(error: PatchError) -> Self {
+        let message = error.to_string();
+        match error {
+            PatchError::Malformed(_) => ApiError::bad_request(message),
+            PatchError::TooLarge(_) => ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "RequestEntityTooLarge",
+                format!("Request entity too large: {message}"),
+            ),
+            PatchError::DoesNotApply(_) => {
+                tracing::debug!(message, "a patch does not fit its object");
+                let mut error = ApiError::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "Invalid",
+                    "the server rejected our request due to an error in our request",
+                );
+                error.0.details = Some(StatusDetails::default());
+                error
+            }
+            PatchError::Other(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", message),
         }
     }
 }

@@ -13,6 +13,8 @@ pub mod cache;
 mod config;
 mod decode;
 pub mod error;
+pub mod handler;
+mod lister;
 mod options;
 pub mod pki;
 mod query;
@@ -30,6 +32,7 @@ mod verbs;
 
 pub use config::Config;
 pub use error::ApiError;
+pub use lister::Lister;
 pub use registry::Registry;
 pub use request_info::RequestInfo;
 pub use server::{ApiServer, Context, Plugins, forbidden};

@@ -17,7 +17,7 @@ use std::{
 use axum::body::Body;
 use coracle_api::Identity;
 use futures::FutureExt as _;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
@@ -27,6 +27,7 @@ use crate::{
     authz::{AlwaysAllow, Attributes, Authorizer, Decision},
     config::Config,
     error::{ApiError, GroupResource},
+    handler::Handlers,
     query::Query,
     registry::Registry,
     request_info::RequestInfo,
@@ -41,6 +42,7 @@ pub struct Plugins {
     pub authenticator: Arc<dyn Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     pub admission: Chain,
+    pub handlers: Handlers,
 }
 
 impl Default for Plugins {
@@ -50,6 +52,7 @@ impl Default for Plugins {
             authenticator: Arc::new(TrustEveryone),
             authorizer: Arc::new(AlwaysAllow),
             admission: Chain::default(),
+            handlers: Handlers::default(),
         }
     }
 }
@@ -96,6 +99,10 @@ impl ApiServer {
         &self.0.plugins.admission
     }
 
+    pub fn handlers(&self) -> &Handlers {
+        &self.0.plugins.handlers
+    }
+
     pub fn authorizer(&self) -> &Arc<dyn Authorizer> {
         &self.0.plugins.authorizer
     }
@@ -122,44 +129,30 @@ impl ApiServer {
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let output = Output::negotiate_plain(&parts.headers, &query).unwrap_or(Output::json());
         drop(query);
-        let context = Context {
+        let mut context = Context {
             info,
             user: Identity::default(),
-            method: parts.method.clone(),
-            uri: parts.uri.clone(),
-            headers: parts.headers.clone(),
+            parts,
             warnings: Warnings::default(),
         };
-        let result = self.answer(context, parts, body).await;
-        result.unwrap_or_else(|error| respond::error(&output, &error))
+        let result = self.answer(&mut context, body).await;
+        let mut response = result.unwrap_or_else(|error| respond::error(&output, &error));
+        add_warnings(&mut response, &context.warnings);
+        response
     }
 
-    async fn answer(
-        &self,
-        mut context: Context,
-        mut parts: http::request::Parts,
-        body: Body,
-    ) -> Result<Response<Body>, ApiError> {
-        context.user = self.authenticate(&mut parts).await?;
-        self.authorize(&context).await?;
+    async fn answer(&self, context: &mut Context, body: Body) -> Result<Response<Body>, ApiError> {
+        context.user = self.authenticate(&mut context.parts).await?;
+        self.allow(&Attributes::of_request(&context.user, &context.info))
+            .await?;
         if !context.info.is_resource {
             return Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n"));
         }
-        let result = Box::pin(verbs::dispatch(self, &context, body)).await;
-        let mut response = match result {
-            Ok(response) => response,
-            Err(error) => {
-                let query = Query::parse(context.query());
-                let output = Output::negotiate_plain(&context.headers, &query);
-                respond::error(&output.unwrap_or(Output::json()), &error)
-            }
-        };
-        add_warnings(&mut response, &context.warnings);
-        Ok(response)
+        Box::pin(verbs::dispatch(self, context, body)).await
     }
 
     /// Who sent the request. In-process requests carry their identity.
-    async fn authenticate(&self, parts: &mut http::request::Parts) -> Result<Identity, ApiError> {
+    async fn authenticate(&self, parts: &mut Parts) -> Result<Identity, ApiError> {
         let mut user = match parts.extensions.remove::<Identity>() {
             Some(user) => user,
             None => match self.0.plugins.authenticator.authenticate(parts).await {
@@ -177,11 +170,6 @@ impl ApiServer {
             user.groups.push(AUTHENTICATED.to_owned());
         }
         Ok(user)
-    }
-
-    async fn authorize(&self, context: &Context) -> Result<(), ApiError> {
-        self.allow(&Attributes::of_request(&context.user, &context.info))
-            .await
     }
 
     /// Fails unless the user may do it.

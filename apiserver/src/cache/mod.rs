@@ -11,7 +11,7 @@ mod pages;
 mod scan;
 mod watcher;
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, ops::Bound, sync::Arc, time::Instant};
 
 use coracle_api::Strategy;
 use coracle_store::{Event, KeyValue, Revision};
@@ -123,6 +123,17 @@ impl Cache {
     /// All objects as they stand.
     pub fn objects(&self) -> Objects {
         self.state.read().objects.clone()
+    }
+
+    /// The objects whose keys start with `prefix`, in order of their keys.
+    pub fn below(&self, prefix: &str) -> Vec<Arc<Entry>> {
+        let objects = self.objects();
+        objects
+            .range::<_, str>((Bound::Included(prefix), Bound::Unbounded))
+            .map(|(_, entry)| entry)
+            .take_while(|entry| entry.key.starts_with(prefix))
+            .cloned()
+            .collect()
     }
 
     /// A number that changes whenever an object does.

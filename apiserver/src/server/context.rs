@@ -1,7 +1,7 @@
 //! What the handlers know of a request beside its body.
 
 use coracle_api::Identity;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, request::Parts};
 use serde_json::Value;
 
 use crate::{
@@ -14,16 +14,20 @@ use crate::{
 pub struct Context {
     pub info: RequestInfo,
     pub user: Identity,
-    pub method: Method,
-    pub uri: Uri,
-    pub headers: HeaderMap,
+    /// The request as it came, without its body. The extensions are there too: the peer, and
+    /// what is needed to upgrade the connection.
+    pub parts: Parts,
     pub warnings: Warnings,
 }
 
 impl Context {
     /// The raw query; empty when there is none.
     pub fn query(&self) -> &str {
-        self.uri.query().unwrap_or_default()
+        self.parts.uri.query().unwrap_or_default()
+    }
+
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
     }
 
     /// What admission is told of the request. `name` is empty while it is to be generated.

@@ -2,6 +2,7 @@
 
 mod crud;
 mod list;
+mod subresources;
 mod update;
 mod watch;
 

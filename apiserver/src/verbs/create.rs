@@ -30,9 +30,9 @@ pub async fn create(
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(context.query());
-    let output = Output::negotiate(&context.headers, &query)?;
+    let output = Output::negotiate(context.headers(), &query)?;
     let options = WriteOptions::parse(&query, "CreateOptions", None)?;
-    let json = body::read_json(&context.headers, body).await?;
+    let json = body::read_json(context.headers(), body).await?;
     let kind = &resource.kind;
     let mut object = decode::object(kind, &json, options.field_validation, &context.warnings)?;
     let meta = object.meta_mut();

@@ -33,8 +33,8 @@ pub async fn delete(
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(context.query());
-    let output = Output::negotiate(&context.headers, &query)?;
-    let body = body::read_json(&context.headers, body).await?;
+    let output = Output::negotiate(context.headers(), &query)?;
+    let body = body::read_json(context.headers(), body).await?;
     let options = options::delete_options(&body, &query)?;
     let info = &context.info;
     let deleted = delete_object(

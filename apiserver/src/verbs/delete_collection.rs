@@ -30,8 +30,8 @@ pub async fn delete_collection(
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(context.query());
-    let output = Output::negotiate(&context.headers, &query)?;
-    let body = body::read_json(&context.headers, body).await?;
+    let output = Output::negotiate(context.headers(), &query)?;
+    let body = body::read_json(context.headers(), body).await?;
     let options = options::delete_options(&body, &query)?;
     let list_options = ListOptions::parse(&query, false)?;
     let cache = cache_of(resource)?;

@@ -23,7 +23,7 @@ pub async fn get(
     resource: &Resource,
 ) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(context.query());
-    let output = Output::negotiate(&context.headers, &query)?;
+    let output = Output::negotiate(context.headers(), &query)?;
     let cache = cache_of(resource)?;
     match query.get("resourceVersion").unwrap_or_default() {
         "" => server.registry().fresh().await?,

@@ -31,7 +31,7 @@ pub async fn list(
     resource: &Resource,
 ) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(context.query());
-    let output = Output::negotiate(&context.headers, &query)?;
+    let output = Output::negotiate(context.headers(), &query)?;
     let options = ListOptions::parse(&query, false)?;
     let cache = cache_of(resource)?;
     let filter = filter(context, cache, &query)?;

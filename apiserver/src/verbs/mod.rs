@@ -2,12 +2,16 @@
 //!
 //! Enter at [`dispatch`], which chooses by the request's data.
 
+mod binding;
 mod create;
 mod delete;
 mod delete_collection;
+mod eviction;
 mod get;
 mod list;
 mod patch;
+mod rewrite;
+mod scale;
 mod update;
 mod watch;
 mod written;
@@ -15,12 +19,17 @@ mod written;
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::Response;
+use coracle_api::{Object, Subresource, Verb, kinds};
+use http::{Response, StatusCode};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
 use crate::{
+    body, decode,
     error::ApiError,
+    handler::Call,
+    options::WriteOptions,
     registry::Resource,
-    respond,
+    respond::{self, Output},
     server::{ApiServer, Context},
 };
 
@@ -35,15 +44,47 @@ pub async fn dispatch(
         .registry()
         .find(&info.group, &info.version, &info.resource);
     let Some(resource) = found else {
-        return Ok(respond::text(
-            http::StatusCode::NOT_FOUND,
-            "404 page not found\n",
-        ));
+        return Ok(not_found());
     };
-    if info.subresource.is_empty() {
-        main_resource(server, context, &resource, body).await
-    } else {
-        Err(ApiError::unknown_resource())
+    let subresource = info.subresource.as_str();
+    let verbs = match resource.kind.subresource(subresource) {
+        _ if subresource.is_empty() => &resource.kind.verbs,
+        Some(subresource) => &subresource.verbs,
+        None => return Ok(not_found()),
+    };
+    if !verbs.iter().any(|verb| serves(*verb, &info.verb)) {
+        return Err(ApiError::method_not_allowed());
+    }
+    let handler = server
+        .handlers()
+        .find(&info.group, &info.resource, subresource);
+    if let Some(handler) = handler {
+        let call = Call {
+            server,
+            context,
+            resource: &resource,
+            body,
+        };
+        return handler.handle(call).await;
+    }
+    match subresource {
+        "" => main_resource(server, context, &resource, body).await,
+        "status" => part(server, context, &resource, Subresource::Status, body).await,
+        "resize" => part(server, context, &resource, Subresource::Resize, body).await,
+        "finalize" => part(server, context, &resource, Subresource::Finalize, body).await,
+        "approval" => part(server, context, &resource, Subresource::Approval, body).await,
+        "ephemeralcontainers" => {
+            let part_of = Subresource::EphemeralContainers;
+            part(server, context, &resource, part_of, body).await
+        }
+        "scale" => match info.verb.as_str() {
+            "get" => scale::get(server, context, &resource).await,
+            "patch" => scale::patch(server, context, &resource, body).await,
+            _ => scale::update(server, context, &resource, body).await,
+        },
+        "binding" => binding::create(server, context, &resource, body).await,
+        "eviction" => eviction::create(server, context, &resource, body).await,
+        _ => Err(ApiError::unknown_resource()),
     }
 }
 
@@ -53,6 +94,9 @@ async fn main_resource(
     resource: &Arc<Resource>,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
+    if resource.kind.kind == "Binding" {
+        return binding::create(server, context, resource, body).await;
+    }
     match context.info.verb.as_str() {
         "get" => get::get(server, context, resource).await,
         "list" => list::list(server, context, resource).await,
@@ -66,4 +110,50 @@ async fn main_resource(
         "delete" => delete::delete(server, context, resource, body).await,
         _ => Err(ApiError::method_not_allowed()),
     }
+}
+
+/// A subresource that is a part of the object and has its form.
+async fn part(
+    server: &ApiServer,
+    context: &Context,
+    resource: &Arc<Resource>,
+    part: Subresource,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    match context.info.verb.as_str() {
+        "get" => get::get(server, context, resource).await,
+        "patch" => patch::patch(server, context, resource, Some(part), body).await,
+        _ => update::update(server, context, resource, Some(part), body).await,
+    }
+}
+
+/// Whether a verb of the table covers a verb of a request.
+fn serves(verb: Verb, requested: &str) -> bool {
+    verb.name() == requested
+}
+
+fn not_found() -> Response<Body> {
+    respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// Reads a body of a kind that is not the resource's: group, version and kind.
+async fn read_foreign(
+    context: &Context,
+    (group, version, kind): (&str, &str, &str),
+    options: &WriteOptions,
+    body: Body,
+) -> Result<Box<dyn Object>, ApiError> {
+    let kind = kinds::body(group, version, kind).ok_or_else(ApiError::unknown_resource)?;
+    let json = body::read_json(context.headers(), body).await?;
+    decode::object(kind, &json, options.field_validation, &context.warnings)
+}
+
+/// Answers that something was done that leaves no object to show.
+fn success(output: &Output, code: StatusCode) -> Result<Response<Body>, ApiError> {
+    let status = Status {
+        code: Some(i32::from(code.as_u16())),
+        status: Some("Success".to_owned()),
+        ..Status::default()
+    };
+    respond::status(output, &status)
 }

@@ -38,9 +38,9 @@ pub async fn update(
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(context.query());
-    let output = Output::negotiate(&context.headers, &query)?;
+    let output = Output::negotiate(context.headers(), &query)?;
     let options = WriteOptions::parse(&query, "UpdateOptions", None)?;
-    let json = body::read_json(&context.headers, body).await?;
+    let json = body::read_json(context.headers(), body).await?;
     let kind = &resource.kind;
     let mut object = decode::object(kind, &json, options.field_validation, &context.warnings)?;
     strategy::match_namespace(object.meta_mut(), kind.namespaced, &context.info.namespace)?;

@@ -30,7 +30,7 @@ pub async fn watch(
     resource: &Arc<Resource>,
 ) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(context.query());
-    let output = Output::negotiate(&context.headers, &query)?;
+    let output = Output::negotiate(context.headers(), &query)?;
     let options = ListOptions::parse(&query, true)?;
     let filter = Arc::new(filter(context, cache_of(resource)?, &query)?);
     parse_version(&options.resource_version)?;

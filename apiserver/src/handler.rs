@@ -1,0 +1,72 @@
+//! Resources and subresources that are answered by code instead of from the store: reviews,
+//! tokens, and everything that is passed on to a node.
+//!
+//! Enter at [`Handler`]; [`Handlers`] finds the one for a request.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_trait::async_trait;
+use axum::body::Body;
+use http::{Request, Response};
+
+use crate::{
+    error::ApiError,
+    registry::Resource,
+    server::{ApiServer, Context},
+};
+
+/// A request that was authenticated and authorised, for a resource that is in the table of
+/// kinds with this verb.
+pub struct Call<'a> {
+    pub server: &'a ApiServer,
+    pub context: &'a Context,
+    pub resource: &'a Arc<Resource>,
+    pub body: Body,
+}
+
+impl Call<'_> {
+    /// The request as it came, to be passed on or upgraded.
+    pub fn into_request(self) -> Request<Body> {
+        Request::from_parts(self.context.parts.clone(), self.body)
+    }
+}
+
+/// Answers the requests for one resource or subresource.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError>;
+}
+
+/// What a handler is for. `subresource` is empty for the resource itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub group: &'static str,
+    pub resource: &'static str,
+    pub subresource: &'static str,
+}
+
+/// Handlers by their place. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Handlers(Arc<HashMap<Place, Arc<dyn Handler>>>);
+
+impl Handlers {
+    pub fn new(handlers: impl IntoIterator<Item = (Place, Arc<dyn Handler>)>) -> Self {
+        Handlers(Arc::new(handlers.into_iter().collect()))
+    }
+
+    pub fn find(
+        &self,
+        group: &str,
+        resource: &str,
+        subresource: &str,
+    ) -> Option<&Arc<dyn Handler>> {
+        self.0
+            .iter()
+            .find(|(place, _)| {
+                place.group == group
+                    && place.resource == resource
+                    && place.subresource == subresource
+            })
+            .map(|(_, handler)| handler)
+    }
+}

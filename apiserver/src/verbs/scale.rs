@@ -1,0 +1,216 @@
+//! `scale`: the replicas of any workload, seen and changed as one kind.
+
+use axum::body::Body;
+use coracle_api::{Kind, Object, field::Path, kinds, object, selector};
+use http::{Response, StatusCode};
+use k8s_openapi::{
+    api::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus},
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+};
+use serde_json::{Value, json};
+
+use super::{
+    get::cache_of,
+    patch::PatchRequest,
+    read_foreign,
+    update::{Change, change_object},
+};
+use crate::{
+    error::{ApiError, MODIFIED},
+    options::WriteOptions,
+    query::Query,
+    registry::Resource,
+    respond::{self, Output},
+    server::{ApiServer, Context},
+};
+
+/// Where the parts of a scale are in the objects of a kind.
+struct Paths {
+    replicas: &'static str,
+    status_replicas: &'static str,
+    selector: &'static str,
+}
+
+const PATHS: Paths = Paths {
+    replicas: "/spec/replicas",
+    status_replicas: "/status/replicas",
+    selector: "/spec/selector",
+};
+
+/// Answers with the scale as it stands.
+pub async fn get(
+    server: &ApiServer,
+    context: &Context,
+    resource: &Resource,
+) -> Result<Response<Body>, ApiError> {
+    let query = Query::parse(context.query());
+    let output = Output::negotiate_plain(context.headers(), &query)?;
+    server.registry().fresh().await?;
+    let cache = cache_of(resource)?;
+    let info = &context.info;
+    let entry = cache
+        .get(&cache.key(&info.namespace, &info.name))
+        .ok_or_else(|| ApiError::not_found(&*resource.kind, &info.name))?;
+    let scale = scale_of(&*resource.decode(&entry)?, resource);
+    respond::loose_object(&output, StatusCode::OK, &scale)
+}
+
+/// Sets the replicas from a scale.
+pub async fn update(
+    server: &ApiServer,
+    context: &Context,
+    resource: &Resource,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let query = Query::parse(context.query());
+    let output = Output::negotiate_plain(context.headers(), &query)?;
+    let options = WriteOptions::parse(&query, "UpdateOptions", None)?;
+    let sent = read_foreign(context, ("autoscaling", "v1", "Scale"), &options, body).await?;
+    let sent: &Scale = object::expect(&*sent);
+    set(server, context, resource, &output, &options, &|_| {
+        Ok(sent.clone())
+    })
+    .await
+}
+
+/// Sets the replicas by a patch of the scale.
+pub async fn patch(
+    server: &ApiServer,
+    context: &Context,
+    resource: &Resource,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let kind = kinds::body("autoscaling", "v1", "Scale").ok_or_else(ApiError::unknown_resource)?;
+    let request = PatchRequest::read(context, kind, body).await?;
+    let (output, options) = (&request.output, &request.options);
+    set(
+        server,
+        context,
+        resource,
+        output,
+        options,
+        &|old: &Scale| {
+            let patched = request.apply(context, kind, old.to_value())?;
+            Ok(object::expect::<Scale>(&*patched).clone())
+        },
+    )
+    .await
+}
+
+type MakeScale<'a> = &'a (dyn Fn(&Scale) -> Result<Scale, ApiError> + Send + Sync);
+
+async fn set(
+    server: &ApiServer,
+    context: &Context,
+    resource: &Resource,
+    output: &Output,
+    options: &WriteOptions,
+    make: MakeScale<'_>,
+) -> Result<Response<Body>, ApiError> {
+    let kind = &resource.kind;
+    let make = |old: Option<&dyn Object>| {
+        let old = old.ok_or_else(|| ApiError::not_found(&**kind, &context.info.name))?;
+        let before = scale_of(old, resource);
+        let after = make(&before)?;
+        check(&before, &after, kind)?;
+        with_replicas(
+            old,
+            kind,
+            after.spec.as_ref().and_then(|spec| spec.replicas),
+        )
+    };
+    let change = Change {
+        subresource: None,
+        options,
+        create: false,
+        uid: None,
+        make: &make,
+    };
+    let (written, _) = change_object(server, context, resource, &change).await?;
+    let scale = scale_of(&*written.object(resource)?, resource);
+    respond::loose_object(output, StatusCode::OK, &scale)
+}
+
+fn check(before: &Scale, after: &Scale, kind: &Kind) -> Result<(), ApiError> {
+    let name = before.metadata.name.clone().unwrap_or_default();
+    let version = after
+        .metadata
+        .resource_version
+        .as_deref()
+        .unwrap_or_default();
+    if !version.is_empty() && Some(version) != before.metadata.resource_version.as_deref() {
+        return Err(ApiError::conflict(kind, &name, MODIFIED));
+    }
+    let replicas = after
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(0);
+    if replicas < 0 {
+        let path = Path::new("spec").child("replicas");
+        let errors = vec![path.invalid(replicas, "must be greater than or equal to 0")];
+        return Err(ApiError::invalid("autoscaling", "Scale", &name, &errors));
+    }
+    Ok(())
+}
+
+fn with_replicas(
+    old: &dyn Object,
+    kind: &Kind,
+    replicas: Option<i32>,
+) -> Result<Box<dyn Object>, ApiError> {
+    let mut value = old.to_value();
+    let spec = PATHS
+        .replicas
+        .rsplit_once('/')
+        .map_or("", |(parent, _)| parent);
+    if let Some(Value::Object(spec)) = value.pointer_mut(spec) {
+        spec.insert("replicas".to_owned(), json!(replicas.unwrap_or(0)));
+    }
+    let json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
+    kind.strategy
+        .decode(&json, &mut Vec::new())
+        .map_err(ApiError::internal)
+}
+
+/// The scale of a workload.
+fn scale_of(object: &dyn Object, resource: &Resource) -> Scale {
+    let value = object.to_value();
+    let number = |path: &str| {
+        let number = value.pointer(path).and_then(Value::as_i64);
+        number
+            .and_then(|number| i32::try_from(number).ok())
+            .unwrap_or(0)
+    };
+    let meta = object.meta();
+    let replicas = number(PATHS.replicas);
+    Scale {
+        metadata: ObjectMeta {
+            name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
+            uid: meta.uid.clone(),
+            resource_version: meta.resource_version.clone(),
+            creation_timestamp: meta.creation_timestamp.clone(),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ScaleSpec {
+            replicas: Some(replicas).filter(|replicas| *replicas != 0),
+        }),
+        status: Some(ScaleStatus {
+            replicas: number(PATHS.status_replicas),
+            selector: selector_text(value.pointer(PATHS.selector), resource),
+        }),
+    }
+}
+
+/// The selector as a client of the scale would write it in a query.
+fn selector_text(selector: Option<&Value>, resource: &Resource) -> Option<String> {
+    let selector = selector?;
+    let selector = if resource.kind.resource == "replicationcontrollers" {
+        json!({"matchLabels": selector})
+    } else {
+        selector.clone()
+    };
+    let selector: LabelSelector = serde_json::from_value(selector).ok()?;
+    Some(selector::format_object(Some(&selector))).filter(|text| !text.is_empty())
+}
