@@ -5,7 +5,6 @@
 //! after the group; a kind is one file and one line there. A custom resource makes a [`Kind`]
 //! at run time.
 
-mod bodies;
 mod define;
 
 use std::sync::{Arc, LazyLock};
@@ -20,7 +19,6 @@ use crate::{
 };
 
 pub use crate::names::NameRule;
-pub use bodies::body;
 pub use define::{PROXY, READ_WRITE, STREAM};
 
 /// A verb that discovery lists for a resource.

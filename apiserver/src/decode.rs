@@ -2,10 +2,53 @@
 //!
 //! Unknown and repeated fields are ignored, warned about or refused, as `fieldValidation` says.
 
-use coracle_api::{Kind, Object, field::Path};
+use std::sync::Arc;
+
+use coracle_api::{Kind, Object, Strategy, field::Path, kinds};
 use serde::Deserialize;
 
 use crate::{admission::Warnings, error::ApiError, options::FieldValidation};
+
+/// What a body must be: the kind of the resource, or that of a subresource.
+#[derive(Clone)]
+pub struct Expected {
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub strategy: Arc<dyn Strategy>,
+}
+
+impl Expected {
+    /// The body of a subresource.
+    pub fn body(group: &str, version: &str, kind: &str) -> Result<Self, ApiError> {
+        let strategy = kinds::body(group, version, kind).ok_or_else(ApiError::unknown_resource)?;
+        Ok(Expected {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            kind: kind.to_owned(),
+            strategy,
+        })
+    }
+
+    fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+}
+
+impl From<&Kind> for Expected {
+    fn from(kind: &Kind) -> Self {
+        Expected {
+            group: kind.group.clone(),
+            version: kind.version.clone(),
+            kind: kind.kind.clone(),
+            strategy: kind.strategy.clone(),
+        }
+    }
+}
 
 /// What says which kind an object is of.
 #[derive(Deserialize)]
@@ -19,7 +62,7 @@ struct TypeMeta {
 
 /// Reads an object of `kind` and fills in its defaults.
 pub fn object(
-    kind: &Kind,
+    kind: &Expected,
     json: &[u8],
     validation: FieldValidation,
     warnings: &Warnings,
@@ -42,7 +85,7 @@ pub fn object(
 /// The same for an object that is the result of a patch, in which `problems` were found
 /// already.
 pub fn patched(
-    kind: &Kind,
+    kind: &Expected,
     json: &[u8],
     mut problems: Vec<String>,
     validation: FieldValidation,
@@ -72,7 +115,7 @@ fn strict(problems: &[String]) -> String {
 
 /// The object with its defaults, and the kind that it says it is.
 fn tolerant(
-    kind: &Kind,
+    kind: &Expected,
     json: &[u8],
     problems: &mut Vec<String>,
 ) -> Result<(Box<dyn Object>, String), ApiError> {
@@ -87,7 +130,7 @@ fn tolerant(
 
 /// Checks that the object is of the version and kind of the URL, and returns its kind; empty
 /// when it does not say.
-fn check_type(kind: &Kind, json: &[u8]) -> Result<String, ApiError> {
+fn check_type(kind: &Expected, json: &[u8]) -> Result<String, ApiError> {
     let declared: TypeMeta = serde_json::from_slice(json).map_err(|error| {
         ApiError::bad_request(format!(
             "couldn't get version/kind; json parse error: {error}"
@@ -112,7 +155,7 @@ fn check_type(kind: &Kind, json: &[u8]) -> Result<String, ApiError> {
     Ok(declared)
 }
 
-fn cannot_be_handled(kind: &Kind, declared: &str, json: &[u8], why: &str) -> ApiError {
+fn cannot_be_handled(kind: &Expected, declared: &str, json: &[u8], why: &str) -> ApiError {
     let expected = &kind.kind;
     ApiError::bad_request(if declared.is_empty() {
         format!(
@@ -144,12 +187,10 @@ fn summary(json: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use coracle_api::kinds;
-
     use super::*;
 
     fn decode(json: &str, validation: FieldValidation) -> (Result<(), String>, Vec<String>) {
-        let kind = kinds::find("", "v1", "ConfigMap").unwrap();
+        let kind = &Expected::body("", "v1", "ConfigMap").unwrap();
         let warnings = Warnings::default();
         let result = object(kind, json.as_bytes(), validation, &warnings)
             .map(|_| ())

@@ -34,7 +34,12 @@ pub async fn create(
     let options = WriteOptions::parse(&query, "CreateOptions", None)?;
     let json = body::read_json(context.headers(), body).await?;
     let kind = &resource.kind;
-    let mut object = decode::object(kind, &json, options.field_validation, &context.warnings)?;
+    let mut object = decode::object(
+        &(&**kind).into(),
+        &json,
+        options.field_validation,
+        &context.warnings,
+    )?;
     let meta = object.meta_mut();
     strategy::wipe_system_fields(meta);
     strategy::match_namespace(meta, kind.namespaced, &context.info.namespace)?;

@@ -19,12 +19,13 @@ mod written;
 use std::sync::Arc;
 
 use axum::body::Body;
-use coracle_api::{Object, Subresource, Verb, kinds};
+use coracle_api::{Object, Subresource, Verb};
 use http::{Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
 use crate::{
-    body, decode,
+    body,
+    decode::{self, Expected},
     error::ApiError,
     handler::Call,
     options::WriteOptions,
@@ -143,9 +144,9 @@ async fn read_foreign(
     options: &WriteOptions,
     body: Body,
 ) -> Result<Box<dyn Object>, ApiError> {
-    let kind = kinds::body(group, version, kind).ok_or_else(ApiError::unknown_resource)?;
+    let kind = Expected::body(group, version, kind)?;
     let json = body::read_json(context.headers(), body).await?;
-    decode::object(kind, &json, options.field_validation, &context.warnings)
+    decode::object(&kind, &json, options.field_validation, &context.warnings)
 }
 
 /// Answers that something was done that leaves no object to show.

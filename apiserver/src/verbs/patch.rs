@@ -3,7 +3,7 @@
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::{
-    Kind, Object, Subresource, decode as api_decode, patch,
+    Object, Subresource, decode as api_decode, patch,
     schema::{self, Type},
 };
 use http::{Response, StatusCode};
@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::update::{Change, change_object, check_name};
 use crate::{
-    body, decode,
+    body,
+    decode::{self, Expected},
     error::ApiError,
     options::WriteOptions,
     query::Query,
@@ -34,10 +35,11 @@ pub async fn patch(
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
     let kind = &resource.kind;
-    let request = PatchRequest::read(context, kind, body).await?;
+    let expected = Expected::from(&**kind);
+    let request = PatchRequest::read(context, &expected, body).await?;
     let make = |old: Option<&dyn Object>| {
         let old = old.ok_or_else(|| ApiError::not_found(&**kind, &context.info.name))?;
-        let mut new = request.apply(context, kind, old.to_value())?;
+        let mut new = request.apply(context, &expected, old.to_value())?;
         let meta = new.meta_mut();
         strategy::match_namespace(meta, kind.namespaced, &context.info.namespace)?;
         check_name(meta, &context.info.name)?;
@@ -72,7 +74,7 @@ enum Form {
 
 impl PatchRequest {
     /// Reads the patch of an object of `kind`.
-    pub async fn read(context: &Context, kind: &Kind, body: Body) -> Result<Self, ApiError> {
+    pub async fn read(context: &Context, kind: &Expected, body: Body) -> Result<Self, ApiError> {
         let schema = schema::of_kind(&kind.group, &kind.version, &kind.kind);
         let form = match (body::media_type(context.headers()), schema) {
             (JSON_PATCH, _) => Form::Json,
@@ -99,7 +101,7 @@ impl PatchRequest {
     pub fn apply(
         &self,
         context: &Context,
-        kind: &Kind,
+        kind: &Expected,
         old: Value,
     ) -> Result<Box<dyn Object>, ApiError> {
         let mut problems = Vec::new();

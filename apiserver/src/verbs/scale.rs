@@ -1,7 +1,7 @@
 //! `scale`: the replicas of any workload, seen and changed as one kind.
 
 use axum::body::Body;
-use coracle_api::{Kind, Object, field::Path, kinds, object, selector};
+use coracle_api::{Kind, Object, field::Path, object, selector};
 use http::{Response, StatusCode};
 use k8s_openapi::{
     api::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus},
@@ -16,6 +16,7 @@ use super::{
     update::{Change, change_object},
 };
 use crate::{
+    decode::Expected,
     error::{ApiError, MODIFIED},
     options::WriteOptions,
     query::Query,
@@ -80,7 +81,7 @@ pub async fn patch(
     resource: &Resource,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
-    let kind = kinds::body("autoscaling", "v1", "Scale").ok_or_else(ApiError::unknown_resource)?;
+    let kind = &Expected::body("autoscaling", "v1", "Scale")?;
     let request = PatchRequest::read(context, kind, body).await?;
     let (output, options) = (&request.output, &request.options);
     set(

@@ -42,7 +42,12 @@ pub async fn update(
     let options = WriteOptions::parse(&query, "UpdateOptions", None)?;
     let json = body::read_json(context.headers(), body).await?;
     let kind = &resource.kind;
-    let mut object = decode::object(kind, &json, options.field_validation, &context.warnings)?;
+    let mut object = decode::object(
+        &(&**kind).into(),
+        &json,
+        options.field_validation,
+        &context.warnings,
+    )?;
     strategy::match_namespace(object.meta_mut(), kind.namespaced, &context.info.namespace)?;
     check_name(object.meta(), &context.info.name)?;
     let change = Change {
