@@ -7,5 +7,6 @@ pub mod pause;
 pub mod pods;
 pub mod runtime;
 pub mod server;
+pub mod volumes;
 
 pub use config::Config;

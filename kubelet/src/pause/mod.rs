@@ -151,6 +151,7 @@ mod tests {
         let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create(true)
+            .truncate(true)
             .mode(0o755)
             .open(&path)
             .expect("a file");

@@ -14,10 +14,9 @@ use super::{
 };
 
 fn pod(spec: Value) -> Pod {
-    serde_json::from_value(json!({
-        "metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec,
-    }))
-    .expect("a pod")
+    let mut pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}});
+    pod["spec"] = spec;
+    serde_json::from_value(pod).expect("a pod")
 }
 
 fn two(policy: &str) -> Pod {
@@ -207,12 +206,13 @@ fn init_containers_run_one_after_the_other() {
     let first_done = ("first", Exited, 0);
     let side = ("side", Running, 0);
     let none = ProbeResults::default();
-    let cases: [(
-        &[(&str, Activity, i32)],
-        &ProbeResults,
+    type Case<'a> = (
+        &'a [(&'a str, Activity, i32)],
+        &'a ProbeResults,
         Vec<usize>,
         Vec<usize>,
-    ); 7] = [
+    );
+    let cases: [Case<'_>; 7] = [
         (&[("first", Running, 0)], &none, vec![], vec![]),
         (&[("first", Exited, 1)], &none, vec![0], vec![]),
         (&[first_done], &none, vec![1], vec![]),

@@ -179,10 +179,9 @@ mod tests {
     use serde_json::{Value, json};
 
     fn dns(spec: Value) -> (DnsConfig, Vec<Warning>) {
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec,
-        }))
-        .expect("a pod");
+        let mut pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}});
+        pod["spec"] = spec;
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
         let host = parse(
             "# a comment\nnameserver 9.9.9.9\nsearch a.example. b.example\noptions ndots:2 rotate\n",
         );

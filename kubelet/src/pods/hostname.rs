@@ -136,10 +136,9 @@ mod tests {
     use serde_json::{Value, json};
 
     fn pod(name: &str, spec: Value) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": {"name": name, "namespace": "n", "uid": "u"}, "spec": spec,
-        }))
-        .expect("a pod")
+        let mut pod = json!({"metadata": {"name": name, "namespace": "n", "uid": "u"}});
+        pod["spec"] = spec;
+        serde_json::from_value(pod).expect("a pod")
     }
 
     #[test]

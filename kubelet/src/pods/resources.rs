@@ -239,10 +239,9 @@ mod tests {
     use serde_json::{Value, json};
 
     fn pod(containers: Value) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": {"name": "p", "uid": "u"}, "spec": {"containers": containers},
-        }))
-        .expect("a pod")
+        let mut pod = json!({"metadata": {"name": "p", "uid": "u"}});
+        pod["spec"]["containers"] = containers;
+        serde_json::from_value(pod).expect("a pod")
     }
 
     const GI: i64 = 1 << 30;

@@ -314,10 +314,9 @@ mod tests {
     use serde_json::{Value, json};
 
     fn pod(spec: Value) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec,
-        }))
-        .expect("a pod")
+        let mut pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}});
+        pod["spec"] = spec;
+        serde_json::from_value(pod).expect("a pod")
     }
 
     fn of(spec: Value, user: &ImageUser) -> Result<LinuxContainerSecurityContext, String> {

@@ -2,10 +2,7 @@
 //!
 //! Nothing stops at its first error: what cannot be taken down is told, and the rest goes on.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use futures::StreamExt as _;
 use k8s_cri::v1::{
@@ -18,6 +15,7 @@ use crate::{
     cgroups,
     config::{Config, RuntimeSource},
     cri::Cri,
+    volumes::mounts_below,
 };
 
 /// For a runtime to answer whether it is there.
@@ -118,63 +116,13 @@ async fn end_processes(paths: &Paths, errors: &mut Vec<String>) {
 fn unmount_below(directory: &Path, errors: &mut Vec<String>) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for mount in mounts_below(&mounts, directory) {
+        if mount == directory {
+            continue;
+        }
         let undone =
             umount2(&mount, MntFlags::empty()).or_else(|_| umount2(&mount, MntFlags::MNT_DETACH));
         if let Err(errno) = undone {
             errors.push(format!("cannot unmount {}: {errno}", mount.display()));
         }
-    }
-}
-
-/// The mount points strictly below a directory in the order in which they can be undone.
-fn mounts_below(mountinfo: &str, directory: &Path) -> Vec<PathBuf> {
-    mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|field| PathBuf::from(unescape(field)))
-        .filter(|mount| mount != directory && mount.starts_with(directory))
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .collect()
-}
-
-/// The kernel writes blanks and backslashes in mount points as octal numbers.
-fn unescape(field: &str) -> String {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        if first == b'\\'
-            && let Some(digits) = tail.get(..3)
-            && let Some(byte) = std::str::from_utf8(digits)
-                .ok()
-                .and_then(|digits| u8::from_str_radix(digits, 8).ok())
-        {
-            bytes.push(byte);
-            rest = &tail[3..];
-        } else {
-            bytes.push(first);
-            rest = tail;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mounts_come_innermost_first_and_unescaped() {
-        let mountinfo = "\
-22 1 0:2 / /data rw - ext4 /dev/vda rw
-30 22 0:3 / /data/a rw - tmpfs tmpfs rw
-31 30 0:4 / /data/a/b\\040c rw - tmpfs tmpfs rw
-32 22 0:5 / /database rw - tmpfs tmpfs rw
-";
-        assert_eq!(
-            mounts_below(mountinfo, Path::new("/data")),
-            [PathBuf::from("/data/a/b c"), PathBuf::from("/data/a")]
-        );
     }
 }

@@ -26,14 +26,16 @@ pub struct Sources {
     pub services: BTreeMap<String, String>,
 }
 
+/// Reads a key of an environment file in a volume: volume, path, key.
+pub type EnvFile<'a> = &'a (dyn Fn(&str, &str, &str) -> Result<Option<String>, String> + Sync);
+
 /// What of its surroundings a container may ask for.
 pub struct Surroundings<'a> {
     pub pod: &'a Pod,
     pub addresses: &'a Addresses,
     pub allocatable: &'a ResourceList,
     pub sources: &'a Sources,
-    /// Reads a key of an environment file in a volume: volume, path, key.
-    pub env_file: &'a dyn Fn(&str, &str, &str) -> Result<Option<String>, String>,
+    pub env_file: EnvFile<'a>,
 }
 
 /// The names of the ConfigMaps and Secrets that a container's environment is made from.

@@ -114,7 +114,7 @@ pub fn derive(facts: &Facts<'_>) -> PodStatus {
     status.phase = Some(phase);
     containers::fill_probes(facts, &mut status);
     conditions::fill(facts, restarting, &mut status);
-    status.start_time = old.start_time.clone().or_else(|| Some(Time(facts.now)));
+    status.start_time = old.start_time.clone().or(Some(Time(facts.now)));
     normalize(pod, &mut status);
     status
 }

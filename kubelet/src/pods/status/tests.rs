@@ -9,11 +9,9 @@ use crate::pods::{
 };
 
 fn pod(spec: Value) -> Pod {
-    serde_json::from_value(json!({
-        "metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 1},
-        "spec": spec,
-    }))
-    .expect("a pod")
+    let mut pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 1}});
+    pod["spec"] = spec;
+    serde_json::from_value(pod).expect("a pod")
 }
 
 fn one(policy: &str) -> Pod {
