@@ -23,7 +23,7 @@ test: ## Format, clippy, unit, API and end-to-end tests.
 	@scripts/test
 
 bench: ## Measure start-up, memory, size and the API's throughput.
-	@scripts/bench
+	@scripts/bench $(ONLY)
 
 build: ## Build the release binary.
 	cargo build --release --locked --bin coracle

@@ -162,7 +162,7 @@ impl Cluster {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .arg(format!("--net=/run/netns/{}", self.name))
+            .arg(format!("--net={}", self.network().display()))
             .arg("--")
             .arg(program)
             .env("KUBECONFIG", self.kubeconfig())
@@ -268,6 +268,11 @@ impl Cluster {
         &self.data_dir
     }
 
+    /// The file that stands for the cluster's network namespace.
+    pub fn network(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
     /// The process id of the server.
     pub fn server_pid(&self) -> u32 {
         // nsenter replaces itself with the program it runs.
@@ -294,7 +299,7 @@ impl Cluster {
 
     /// Stops the cluster, if it runs, and removes every trace of it.
     pub fn stop(&self) {
-        if Path::new("/run/netns").join(&self.name).exists() {
+        if self.network().exists() {
             let stopped = self
                 .command(binary())
                 .args(["stop", "--remove-data", "--data-dir"])

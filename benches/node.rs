@@ -1,0 +1,213 @@
+//! A whole single-node cluster: start-up, memory, idle CPU, and pods beside what the runtime
+//! alone takes for the same container.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, Config, ResourceExt as _,
+    api::{DeleteParams, ListParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::{conditions, wait::await_condition},
+};
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use crate::{
+    cluster::{Cluster, IMAGE},
+    process,
+    report::{self, bytes, line, seconds},
+};
+
+const PODS: usize = 20;
+const MANY_PODS: usize = 50;
+const IDLE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Prints every figure of a node.
+pub fn run(runtime: &Runtime) {
+    let mut cluster = Cluster::prepare("bench");
+    let begun = Instant::now();
+    cluster.spawn_server();
+    cluster.wait_ready();
+    line(
+        "node: start until Ready, first start",
+        seconds(begun.elapsed()),
+    );
+    cluster.import_image(IMAGE, "1.0");
+    cluster.kill_server();
+    let begun = Instant::now();
+    cluster.spawn_server();
+    cluster.wait_ready();
+    line(
+        "node: start until Ready, later start",
+        seconds(begun.elapsed()),
+    );
+    let pid = cluster.server_pid();
+    std::thread::sleep(Duration::from_secs(5));
+    let cpu = process::cpu(pid);
+    std::thread::sleep(IDLE);
+    let used = process::cpu(pid).saturating_sub(cpu).as_secs_f64() / IDLE.as_secs_f64();
+    line("node: idle, of one core", format!("{:.2} %", used * 100.0));
+    line("node: resident memory, idle", bytes(process::resident(pid)));
+
+    let alone = runtime_alone(&cluster);
+    let network = std::fs::File::open(cluster.network()).expect("the network exists");
+    // Only this thread moves: the runtime below runs on it.
+    nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)
+        .expect("the network is entered");
+    let single = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
+    let _ = runtime;
+    single.block_on(pods(&cluster, alone));
+}
+
+/// The same container by the runtime's own client: nothing of Kubernetes takes part.
+fn runtime_alone(cluster: &Cluster) -> Duration {
+    let socket = cluster.data_dir().join("node/containerd/containerd.sock");
+    let mut times: Vec<Duration> = (0..PODS)
+        .map(|number| {
+            let name = format!("alone-{number}");
+            let ctr = |arguments: &[&str]| {
+                let output = Command::new("ctr")
+                    .arg("--address")
+                    .arg(&socket)
+                    .args(["--namespace", "k8s.io"])
+                    .args(arguments)
+                    .output()
+                    .expect("ctr runs");
+                assert!(
+                    output.status.success(),
+                    "{}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
+            };
+            let begun = Instant::now();
+            ctr(&["run", "--detach", IMAGE, &name, "sleep", "3600"]);
+            let elapsed = begun.elapsed();
+            ctr(&["task", "kill", "--signal", "KILL", &name]);
+            std::thread::sleep(Duration::from_millis(100));
+            ctr(&["task", "delete", "--force", &name]);
+            ctr(&["container", "delete", &name]);
+            elapsed
+        })
+        .collect();
+    let median = report::percentile(&mut times, 50);
+    line(
+        "runtime alone: container start (no sandbox), p50",
+        seconds(median),
+    );
+    line(
+        "runtime alone: container start (no sandbox), p95",
+        seconds(report::percentile(&mut times, 95)),
+    );
+    median
+}
+
+async fn pods(cluster: &Cluster, alone: Duration) {
+    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).expect("there is a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("the kubeconfig is valid");
+    let client = Client::try_from(config).expect("a client");
+    let api: Api<Pod> = Api::namespaced(client, "default");
+    let mut times = Vec::new();
+    for number in 0..PODS {
+        let name = format!("one-{number}");
+        let begun = Instant::now();
+        api.create(&PostParams::default(), &pod(&name))
+            .await
+            .expect("it is created");
+        running(&api, &name).await;
+        times.push(begun.elapsed());
+    }
+    let median = report::percentile(&mut times, 50);
+    line(
+        "pod: create until Running, one after another, p50",
+        format!(
+            "{} ({:.2} times a container by the runtime alone)",
+            seconds(median),
+            median.as_secs_f64() / alone.as_secs_f64()
+        ),
+    );
+    line(
+        "pod: create until Running, one after another, p95",
+        seconds(report::percentile(&mut times, 95)),
+    );
+
+    let begun = Instant::now();
+    for number in PODS..MANY_PODS {
+        api.create(&PostParams::default(), &pod(&format!("one-{number}")))
+            .await
+            .expect("it is created");
+    }
+    for number in PODS..MANY_PODS {
+        running(&api, &format!("one-{number}")).await;
+    }
+    line(
+        &format!("pod: {} more at once until all run", MANY_PODS - PODS),
+        seconds(begun.elapsed()),
+    );
+    let pid = cluster.server_pid();
+    line(
+        &format!("node: resident memory, {MANY_PODS} pods"),
+        bytes(process::resident(pid)),
+    );
+    let cpu = process::cpu(pid);
+    tokio::time::sleep(IDLE).await;
+    let used = process::cpu(pid).saturating_sub(cpu).as_secs_f64() / IDLE.as_secs_f64();
+    line(
+        &format!("node: {MANY_PODS} pods at rest, of one core"),
+        format!("{:.2} %", used * 100.0),
+    );
+
+    let begun = Instant::now();
+    api.delete_collection(
+        &DeleteParams::default().grace_period(0),
+        &ListParams::default(),
+    )
+    .await
+    .expect("they are deleted");
+    let deadline = Instant::now() + PATIENCE;
+    while !api
+        .list(&ListParams::default())
+        .await
+        .expect("a list")
+        .items
+        .is_empty()
+    {
+        assert!(Instant::now() < deadline, "the pods do not go");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    line(
+        &format!("pod: {MANY_PODS} deleted at once until all are gone"),
+        seconds(begun.elapsed()),
+    );
+}
+
+async fn running(api: &Api<Pod>, name: &str) {
+    let running = await_condition(api.clone(), name, conditions::is_pod_running());
+    let pod = tokio::time::timeout(PATIENCE, running)
+        .await
+        .expect("the pod runs in time");
+    assert!(
+        pod.expect("the watch goes on")
+            .is_some_and(|pod| pod.name_any() == name)
+    );
+}
+
+fn pod(name: &str) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "main", "image": IMAGE, "command": ["sleep", "3600"]}],
+        },
+    }))
+    .expect("a Pod")
+}
