@@ -5,8 +5,9 @@
 //! [`Revision`] sequence. What the trait promises, every backend's behaviour is tested
 //! against in one suite of functions over it.
 //!
-//! Backends: [`MemoryStore`], [`SqliteStore`].
+//! Backends: [`MemoryStore`], [`SqliteStore`], [`EtcdStore`].
 
+mod etcd;
 mod history;
 mod memory;
 mod sqlite;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use etcd::{ClientFiles, EtcdConfig, EtcdStore};
 pub use history::HistoryLimits;
 pub use memory::MemoryStore;
 pub use sqlite::{OpenError, SqliteConfig, SqliteStore};
@@ -153,6 +155,7 @@ pub enum Error {
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The latest committed revision. Every write acknowledged before the call is at or below it.
+    /// Every watch gets there before long, whatever its prefix.
     async fn revision(&self) -> Result<Revision, Error>;
 
     /// The key as it stands now, or `None`.

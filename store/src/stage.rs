@@ -119,7 +119,8 @@ impl Stage {
     }
 }
 
-fn reject_duplicates(writes: &[Write]) -> Result<(), Error> {
+/// A transaction may write a key once only, as in etcd.
+pub(crate) fn reject_duplicates(writes: &[Write]) -> Result<(), Error> {
     let key = |write: &Write| match write {
         Write::Put { key, .. } | Write::Delete { key } => key.clone(),
     };

@@ -1,12 +1,14 @@
 //! A store of each backend for one test, and the shorthand that tests share.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use coracle_store::{
     Compare, Error, Event, HistoryLimits, MemoryStore, Revision, SqliteConfig, SqliteStore, Store,
     Transaction, Watch, WatchBatch, Write,
 };
 use futures::StreamExt as _;
+
+use crate::etcd::{self, Server};
 
 /// Nothing in these tests takes this long.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -16,6 +18,7 @@ pub const HISTORY: HistoryLimits = HistoryLimits {
     bytes: 1 << 20,
 };
 
+/// The backends that need no server.
 #[derive(Clone, Copy, Debug)]
 pub enum Backend {
     Memory,
@@ -24,27 +27,52 @@ pub enum Backend {
 
 pub struct Fixture {
     pub store: Arc<dyn Store>,
+    /// Etcd's address, where the store is in etcd.
+    etcd: Option<SocketAddr>,
     _directory: tempfile::TempDir,
 }
 
 impl Fixture {
-    /// `None` when this machine cannot run the backend; the reason has been printed.
-    pub async fn new(backend: Backend) -> Option<Self> {
+    pub fn new(backend: Backend) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store: Arc<dyn Store> = match backend {
             Backend::Memory => Arc::new(MemoryStore::new(HISTORY)),
             Backend::Sqlite => Arc::new(open(&directory.path().join("state.db"))),
         };
-        Some(Fixture {
+        Fixture {
             store,
+            etcd: None,
             _directory: directory,
-        })
+        }
+    }
+
+    /// An empty store in etcd.
+    pub async fn on_etcd(server: &Server) -> Self {
+        let store = server.connect().await;
+        for item in store.list("").await.expect("a list").items {
+            delete(&store, &item.key).await;
+        }
+        Fixture {
+            store: Arc::new(store),
+            etcd: Some(server.address()),
+            _directory: tempfile::tempdir().expect("a temporary directory"),
+        }
     }
 
     /// Makes the store forget what came before now.
     pub async fn forget_history(&self) {
-        for index in 0..HISTORY.events + 10 {
-            put(&*self.store, "/forget/me", &index.to_string()).await;
+        match self.etcd {
+            Some(address) => {
+                put(&*self.store, "/forget/me", "1").await;
+                // Etcd keeps the revision that it compacts to.
+                let last = put(&*self.store, "/forget/me", "2").await;
+                etcd::compact(address, last);
+            }
+            None => {
+                for index in 0..HISTORY.events + 10 {
+                    put(&*self.store, "/forget/me", &index.to_string()).await;
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One suite over the [`Store`] trait, run on every backend: what a user of the store relies on,
 //! whichever it is. Tests of a single backend's own promises are in files of their own.
 
+mod etcd;
 mod fixture;
 mod keys;
 mod sqlite;
@@ -15,12 +16,29 @@ macro_rules! suite {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
-                    if let Some(fixture) = Fixture::new($variant).await {
-                        $module::$test(&fixture).await;
-                        fixture.store.close().await;
-                    }
+                    let fixture = Fixture::new($variant);
+                    $module::$test(&fixture).await;
+                    fixture.store.close().await;
                 }
             )*
+        }
+    };
+}
+
+/// One etcd serves all tests, one after the other.
+macro_rules! on_etcd {
+    ([$($module:ident :: $test:ident),* $(,)?]) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn etcd_behaves_as_the_others() {
+            let Some(server) = etcd::Server::start() else {
+                return;
+            };
+            $({
+                println!("{}", stringify!($test));
+                let fixture = Fixture::on_etcd(&server).await;
+                $module::$test(&fixture).await;
+                fixture.store.close().await;
+            })*
         }
     };
 }
@@ -29,6 +47,7 @@ macro_rules! on_every_backend {
     ($tests:tt) => {
         suite!(memory, Backend::Memory, $tests);
         suite!(embedded, Backend::Sqlite, $tests);
+        on_etcd!($tests);
     };
 }
 
@@ -43,9 +62,21 @@ on_every_backend!([
     keys::a_closed_store_refuses,
     watches::a_watch_replays_and_then_follows,
     watches::a_watch_sees_its_prefix_only_but_learns_the_revision,
+    watches::a_watch_gets_to_every_revision_that_was_told,
     watches::every_watcher_sees_every_change_under_load,
     watches::a_watch_from_the_distant_past_is_refused,
     watches::a_watch_from_the_future_is_refused,
-    watches::a_watcher_that_does_not_read_is_closed,
     watches::a_watch_ends_when_the_store_closes,
 ]);
+
+// Etcd bounds its watchers itself, and by its own measures.
+suite!(
+    slow_watchers_in_memory,
+    Backend::Memory,
+    [watches::a_watcher_that_does_not_read_is_closed]
+);
+suite!(
+    slow_watchers_embedded,
+    Backend::Sqlite,
+    [watches::a_watcher_that_does_not_read_is_closed]
+);

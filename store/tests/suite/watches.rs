@@ -67,6 +67,19 @@ pub async fn a_watch_sees_its_prefix_only_but_learns_the_revision(fixture: &Fixt
     assert_eq!(described, ["+/pods/a=1", "+/pods/b=1"]);
 }
 
+pub async fn a_watch_gets_to_every_revision_that_was_told(fixture: &Fixture) {
+    let store = &*fixture.store;
+    let start = store.revision().await.expect("a revision");
+    let mut watch = store.watch("/pods/", start).await.expect("a watch");
+    for _ in 0..3 {
+        put(store, "/nodes/a", "x").await;
+        let told = store.revision().await.expect("a revision");
+        assert!(events_until(&mut watch, told).await.is_empty());
+    }
+    let last = put(store, "/pods/a", "1").await;
+    assert_eq!(events_until(&mut watch, last).await.len(), 1);
+}
+
 pub async fn every_watcher_sees_every_change_under_load(fixture: &Fixture) {
     const WRITERS: usize = 8;
     const WRITES: usize = 60;
@@ -186,8 +199,8 @@ pub async fn a_watch_ends_when_the_store_closes(fixture: &Fixture) {
         ))
         .await
         .expect("a commit");
+    assert_eq!(events_until(&mut watch, last).await.len(), 1);
     store.close().await;
-    let events = events_until(&mut watch, last).await;
-    assert_eq!(events.len(), 1, "what was committed is still delivered");
-    assert!(matches!(next(&mut watch).await, Err(Error::Closed)));
+    let error = next(&mut watch).await.expect_err("the watch ends");
+    assert!(matches!(error, Error::Closed), "{error}");
 }
