@@ -14,7 +14,9 @@ use coracle_apiserver::{
     pki::{self, Kubeconfig, Pki},
 };
 use coracle_client::Informers;
-use coracle_store::{HistoryLimits, MemoryStore, SqliteConfig, SqliteStore, Store};
+use coracle_store::{
+    EtcdConfig, EtcdStore, HistoryLimits, MemoryStore, SqliteConfig, SqliteStore, Store,
+};
 use coracle_transport::{ClientCertificates, ServeOptions, ServerCertificate, certified_key};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -167,8 +169,17 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
             info!("objects are kept in memory only");
             Ok(Arc::new(MemoryStore::new(HistoryLimits::default())))
         }
+        Some(endpoints) if endpoints.starts_with("http") => {
+            let endpoints = endpoints.split(',').map(str::to_owned).collect();
+            let config = EtcdConfig::new(endpoints);
+            info!(
+                endpoints = config.endpoints.join(","),
+                "objects are kept in etcd"
+            );
+            Ok(Arc::new(EtcdStore::connect(&config).await?))
+        }
         Some(other) => anyhow::bail!(
-            "--datastore-endpoint {other} is not supported: give memory://, or leave it out"
+            "--datastore-endpoint {other} is not supported: give http:// or https:// for etcd, memory://, or leave it out"
         ),
         None => {
             let path = settings.layout.database();
