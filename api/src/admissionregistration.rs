@@ -9,10 +9,11 @@ mod validating_webhook_configuration;
 
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+    ParamRef, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    ValidatingWebhookConfiguration,
 };
 
-use crate::kinds::Kind;
+use crate::{kinds::Kind, selector};
 
 /// What the group serves.
 pub(crate) fn kinds() -> Vec<Kind> {
@@ -37,4 +38,23 @@ pub(crate) fn kinds() -> Vec<Kind> {
             .categories(&["api-extensions"])
             .no_unconditional_update(),
     ]
+}
+
+/// The cell `ParamRef` of a policy's binding.
+fn parameters(reference: Option<&ParamRef>) -> String {
+    let unset = || "<unset>".to_owned();
+    let Some(reference) = reference else {
+        return unset();
+    };
+    match (
+        reference.name.as_deref().unwrap_or(""),
+        reference.namespace.as_deref().unwrap_or(""),
+    ) {
+        ("", _) => reference
+            .selector
+            .as_ref()
+            .map_or_else(unset, |selector| selector::format_object(Some(selector))),
+        (name, "") => format!("*/{name}"),
+        (name, namespace) => format!("{namespace}/{name}"),
+    }
 }

@@ -258,6 +258,16 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_object_has_a_cell_for_every_column() {
+        for kind in builtin() {
+            let object = kind.strategy.decode(b"{}", &mut Vec::new()).unwrap();
+            let columns = kind.strategy.columns();
+            let cells = kind.strategy.cells(&*object, jiff::Timestamp::UNIX_EPOCH);
+            assert_eq!(columns.len(), cells.len(), "{}", kind.kind);
+        }
+    }
+
+    #[test]
     fn no_two_kinds_share_a_key_prefix() {
         let mut prefixes = BTreeSet::new();
         for kind in builtin() {

@@ -13,6 +13,7 @@ use crate::{
     decode,
     field::ErrorList,
     object::{Object, Typed},
+    table,
 };
 
 /// A part of an object that is written on its own and that the generic update serves.
@@ -165,13 +166,13 @@ pub trait Behaviour: Typed {
     fn selectable_fields(&self) -> Vec<String> {
         Vec::new()
     }
-    /// Upstream's columns; the default is Name and Age.
+    /// Upstream's columns; the default is Name and Created At.
     fn columns() -> &'static [Column] {
-        crate::strategy::NAME_AND_AGE
+        NAME_AND_CREATION
     }
     /// One cell per column. Ages are computed from `now`.
-    fn cells(&self, now: Timestamp) -> Vec<Value> {
-        name_and_age(self, now)
+    fn cells(&self, _now: Timestamp) -> Vec<Value> {
+        name_and_creation(self.metadata())
     }
     /// How long a deletion waits before the object goes; `None`: it goes at once. `requested`
     /// is the client's `gracePeriodSeconds`.
@@ -371,9 +372,20 @@ pub(crate) fn keep_meta_for_status(meta: &mut ObjectMeta, old: &ObjectMeta) {
 }
 
 /// The columns of a kind that defines none.
-pub const NAME_AND_AGE: &[Column] = &[crate::table::NAME, crate::table::AGE];
+pub const NAME_AND_CREATION: &[Column] = &[
+    table::NAME,
+    Column {
+        name: "Created At",
+        column_type: "date",
+        ..table::AGE
+    },
+];
 
-fn name_and_age<T: Typed>(object: &T, now: Timestamp) -> Vec<Value> {
-    let meta = object.metadata();
-    vec![Value::from(meta.name.clone()), crate::table::age(meta, now)]
+/// The cells of [`NAME_AND_CREATION`].
+pub fn name_and_creation(metadata: &ObjectMeta) -> Vec<Value> {
+    let created = metadata.creation_timestamp.as_ref();
+    vec![
+        table::name(metadata),
+        serde_json::to_value(created).unwrap_or_default(),
+    ]
 }

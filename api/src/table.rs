@@ -1,13 +1,15 @@
 //! What the columns of many kinds share.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Span, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{Container, PodSpec},
+    api::core::v1::{Container, PodSpec, PodTemplateSpec},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use serde_json::Value;
 
-use crate::{strategy::Column, zero::text};
+use crate::{quantity::ResourceList, strategy::Column, zero::text};
 
 /// The first column of every kind.
 pub const NAME: Column = Column {
@@ -46,6 +48,64 @@ pub const fn wide(name: &'static str, description: &'static str) -> Column {
         priority: 1,
         ..column(name, "string", description)
     }
+}
+
+/// The object's name.
+pub fn name(metadata: &ObjectMeta) -> Value {
+    Value::from(text(&metadata.name))
+}
+
+/// Labels as `a=b,c=d`, or `<none>`.
+pub fn labels(labels: Option<&BTreeMap<String, String>>) -> Value {
+    let pairs: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    Value::from(if pairs.is_empty() {
+        "<none>".to_owned()
+    } else {
+        pairs.join(",")
+    })
+}
+
+/// Access modes in their short form and upstream's order: `RWO,ROX`.
+pub fn access_modes(modes: &[String]) -> String {
+    let short: Vec<&str> = [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ]
+    .into_iter()
+    .filter(|(long, _)| modes.iter().any(|mode| mode == long))
+    .map(|(_, short)| short)
+    .collect();
+    short.join(",")
+}
+
+/// The `storage` of a list of resources.
+pub fn storage_of(resources: Option<&ResourceList>) -> String {
+    resources
+        .and_then(|resources| resources.get("storage"))
+        .map_or_else(|| "0".to_owned(), |storage| storage.0.clone())
+}
+
+/// The class of a volume or a claim: the annotation of old comes before the field.
+pub fn storage_class(metadata: &ObjectMeta, field: Option<&str>) -> String {
+    metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get("volume.beta.kubernetes.io/storage-class"))
+        .map(String::as_str)
+        .or(field)
+        .unwrap_or("")
+        .to_owned()
+}
+
+/// The pod that a template makes.
+pub fn template_pod(template: Option<&PodTemplateSpec>) -> Option<&PodSpec> {
+    template.and_then(|template| template.spec.as_ref())
 }
 
 /// How long ago the object was created.

@@ -1,12 +1,51 @@
 //! ValidatingAdmissionPolicy.
 
+use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use serde_json::Value;
 
 use crate::{
     shape,
     strategy::{Behaviour, Shape, StatusMeta},
 };
+use crate::{
+    strategy::Column,
+    table::{AGE, NAME, age, column, name},
+    zero::{list, text},
+};
 
 impl Behaviour for ValidatingAdmissionPolicy {
     const SHAPE: Shape<Self> = shape!(generation: spec, status, StatusMeta::Keep);
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            NAME,
+            column(
+                "Validations",
+                "integer",
+                "Validations indicates the number of validation rules defined in this configuration",
+            ),
+            column(
+                "ParamKind",
+                "string",
+                "ParamKind specifies the kind of resources used to parameterize this policy",
+            ),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        let spec = self.spec.as_ref();
+        let parameters = spec.and_then(|spec| spec.param_kind.as_ref()).map_or_else(
+            || "<unset>".to_owned(),
+            |kind| format!("{}/{}", text(&kind.api_version), text(&kind.kind)),
+        );
+        vec![
+            name(&self.metadata),
+            Value::from(spec.map_or(0, |spec| list(&spec.validations).len())),
+            Value::from(parameters),
+            age(&self.metadata, now),
+        ]
+    }
 }

@@ -7,14 +7,16 @@ mod metrics;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::{v1, v2};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{
     kinds::Conversion,
     object::{Object, expect},
     shape,
-    strategy::{Behaviour, Shape},
+    strategy::{Behaviour, Column, Shape},
 };
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
@@ -38,6 +40,15 @@ impl Behaviour for v1::HorizontalPodAutoscaler {
 
     fn default_fields(&mut self) {
         self.spec.min_replicas.get_or_insert(1);
+    }
+
+    fn columns() -> &'static [Column] {
+        v2::HorizontalPodAutoscaler::columns()
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        let stored = HorizontalPodAutoscalerConversion.to_stored(self);
+        expect::<v2::HorizontalPodAutoscaler>(&*stored).cells(now)
     }
 }
 
@@ -252,7 +263,7 @@ fn status_to_v1(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

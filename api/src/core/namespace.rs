@@ -1,7 +1,12 @@
 //! Namespace.
 
-use k8s_openapi::api::core::v1::Namespace;
+mod table;
 
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use serde_json::Value;
+
+use crate::strategy::Column;
 use crate::{
     shape,
     strategy::{Behaviour, Shape},
@@ -9,4 +14,12 @@ use crate::{
 
 impl Behaviour for Namespace {
     const SHAPE: Shape<Self> = shape!(status);
+
+    fn columns() -> &'static [Column] {
+        table::COLUMNS
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        table::cells(self, now)
+    }
 }

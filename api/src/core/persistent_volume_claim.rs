@@ -1,11 +1,13 @@
 //! PersistentVolumeClaim, and the claim's spec in an ephemeral volume.
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimTemplate,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use serde_json::Value;
 
 use crate::{
     check,
@@ -14,6 +16,10 @@ use crate::{
     quantity::Amount,
     shape,
     strategy::{Behaviour, Shape},
+};
+use crate::{
+    strategy::Column,
+    table::{self, AGE, NAME, age, column, name, storage_class, storage_of, wide},
     zero::{list, text},
 };
 
@@ -30,6 +36,74 @@ impl Behaviour for PersistentVolumeClaim {
 
     fn default_fields(&mut self) {
         default_spec(self.spec.get_or_insert_default());
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            NAME,
+            column(
+                "Status",
+                "string",
+                "phase represents the current phase of PersistentVolumeClaim.",
+            ),
+            column(
+                "Volume",
+                "string",
+                "volumeName is the binding reference to the PersistentVolume backing this claim.",
+            ),
+            column(
+                "Capacity",
+                "string",
+                "capacity represents the actual resources of the underlying volume.",
+            ),
+            column(
+                "Access Modes",
+                "string",
+                "accessModes contains the actual access modes the volume backing the PVC has. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes-1",
+            ),
+            column("StorageClass", "string", "StorageClass of the pvc"),
+            column(
+                "VolumeAttributesClass",
+                "string",
+                "VolumeAttributesClass of the pvc",
+            ),
+            AGE,
+            wide(
+                "VolumeMode",
+                "volumeMode defines what type of volume is required by the claim. Value of Filesystem is implied when not included in claim spec.",
+            ),
+        ];
+        COLUMNS
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        let spec = self.spec.clone().unwrap_or_default();
+        let status = self.status.as_ref();
+        let phase = match self.metadata.deletion_timestamp {
+            Some(_) => "Terminating",
+            None => status.map_or("", |status| text(&status.phase)),
+        };
+        let volume = spec.volume_name.unwrap_or_default();
+        let bound = status.filter(|_| !volume.is_empty());
+        let unset = || "<unset>".to_owned();
+        vec![
+            name(&self.metadata),
+            Value::from(phase),
+            Value::from(bound.map_or_else(String::new, |_| volume.clone())),
+            Value::from(
+                bound.map_or_else(String::new, |status| storage_of(status.capacity.as_ref())),
+            ),
+            Value::from(bound.map_or_else(String::new, |status| {
+                table::access_modes(list(&status.access_modes))
+            })),
+            Value::from(storage_class(
+                &self.metadata,
+                spec.storage_class_name.as_deref(),
+            )),
+            Value::from(spec.volume_attributes_class_name.unwrap_or_else(unset)),
+            age(&self.metadata, now),
+            Value::from(spec.volume_mode.unwrap_or_else(unset)),
+        ]
     }
 }
 

@@ -4,16 +4,20 @@
 //! update; handing them out is up to the API server. `validation` is what may be wrong.
 
 pub mod allocation;
+mod table;
 mod validation;
 mod warnings;
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         ClientIPConfig, LoadBalancerStatus, Service, ServiceSpec, SessionAffinityConfig,
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
+use serde_json::Value;
 
+use crate::strategy::Column;
 use crate::{
     field::ErrorList,
     shape,
@@ -99,6 +103,14 @@ impl Behaviour for Service {
         ]
         .map(str::to_owned)
         .to_vec()
+    }
+
+    fn columns() -> &'static [Column] {
+        table::COLUMNS
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        table::cells(self, now)
     }
 }
 

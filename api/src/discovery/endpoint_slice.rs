@@ -1,7 +1,20 @@
 //! EndpointSlice.
 
+mod table;
+
+use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::Value;
 
 use crate::strategy::Behaviour;
+use crate::strategy::Column;
 
-impl Behaviour for EndpointSlice {}
+impl Behaviour for EndpointSlice {
+    fn columns() -> &'static [Column] {
+        table::COLUMNS
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        table::cells(self, now)
+    }
+}

@@ -7,14 +7,23 @@ use k8s_openapi::{
     api::{core::v1 as core, events::v1 as events},
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
+use serde_json::Value;
 
 use crate::{
     kinds::Conversion,
     object::{Object, expect},
-    strategy::Behaviour,
+    strategy::{Behaviour, Column},
 };
 
-impl Behaviour for events::Event {}
+impl Behaviour for events::Event {
+    fn columns() -> &'static [Column] {
+        core::Event::columns()
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        expect::<core::Event>(&*EventConversion.to_stored(self)).cells(now)
+    }
+}
 
 /// The fields differ in name only.
 pub(super) struct EventConversion;

@@ -1,7 +1,41 @@
 //! RoleBinding.
 
+use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::RoleBinding;
+use serde_json::Value;
 
 use crate::strategy::Behaviour;
+use crate::{
+    strategy::Column,
+    table::{AGE, NAME, age, column, name, wide},
+    zero::list,
+};
 
-impl Behaviour for RoleBinding {}
+impl Behaviour for RoleBinding {
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            NAME,
+            column(
+                "Role",
+                "string",
+                "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.",
+            ),
+            AGE,
+            wide("Users", "Users in the roleBinding"),
+            wide("Groups", "Groups in the roleBinding"),
+            wide("ServiceAccounts", "ServiceAccounts in the roleBinding"),
+        ];
+        COLUMNS
+    }
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        let role = format!("{}/{}", self.role_ref.kind, self.role_ref.name);
+        let mut cells = vec![
+            name(&self.metadata),
+            Value::from(role),
+            age(&self.metadata, now),
+        ];
+        cells.extend(super::subject_cells(list(&self.subjects)));
+        cells
+    }
+}
