@@ -87,7 +87,7 @@ impl<K> Cached for K where
 #[derive(Clone)]
 pub struct Informers {
     client: Client,
-    started: Arc<Mutex<HashMap<TypeId, Started>>>,
+    started: Arc<Mutex<HashMap<(TypeId, String), Started>>>,
 }
 
 struct Started {
@@ -106,10 +106,21 @@ impl Informers {
 
     /// The cache of `K`, watched from the first call on.
     pub fn get<K: Cached>(&self) -> Informer<K> {
+        self.matching("")
+    }
+
+    /// The cache of those objects of `K` that this field selector selects, for example
+    /// `metadata.name=kube-root-ca.crt`.
+    pub fn matching<K: Cached>(&self, fields: &str) -> Informer<K> {
         let mut started = self.started.lock();
-        let entry = started.entry(TypeId::of::<K>()).or_insert_with(|| {
+        let key = (TypeId::of::<K>(), fields.to_owned());
+        let entry = started.entry(key).or_insert_with(|| {
             let informer = Informer::<K>::new();
-            let task = tokio::spawn(run(Api::all(self.client.clone()), informer.clone()));
+            let source = Source {
+                api: Api::all(self.client.clone()),
+                fields: (!fields.is_empty()).then(|| fields.to_owned()),
+            };
+            let task = tokio::spawn(run(source, informer.clone()));
             Started {
                 informer: Box::new(informer),
                 task: task.abort_handle(),
@@ -374,13 +385,19 @@ fn controller_uid<K: Resource>(object: &K) -> &str {
         .unwrap_or_default()
 }
 
-async fn run<K: Cached>(api: Api<K>, informer: Informer<K>) {
+/// What an informer watches.
+struct Source<K> {
+    api: Api<K>,
+    fields: Option<String>,
+}
+
+async fn run<K: Cached>(source: Source<K>, informer: Informer<K>) {
     let mut delay = FIRST_DELAY;
     loop {
-        match list(&api, &informer).await {
+        match list(&source, &informer).await {
             Ok(version) => {
                 delay = FIRST_DELAY;
-                follow(&api, &informer, version).await;
+                follow(&source, &informer, version).await;
             }
             Err(error) => {
                 tracing::debug!(kind = %K::kind(&()), %error, "cannot list, retrying");
@@ -392,11 +409,15 @@ async fn run<K: Cached>(api: Api<K>, informer: Informer<K>) {
 }
 
 /// Fills the cache with what is there now; returns the version of that.
-async fn list<K: Cached>(api: &Api<K>, informer: &Informer<K>) -> Result<String, kube::Error> {
+async fn list<K: Cached>(
+    source: &Source<K>,
+    informer: &Informer<K>,
+) -> Result<String, kube::Error> {
     let mut params = ListParams::default().limit(PAGE);
+    params.field_selector.clone_from(&source.fields);
     let mut listed = BTreeMap::new();
     loop {
-        let page = api.list(&params).await?;
+        let page = source.api.list(&params).await?;
         listed.extend(page.items.into_iter().map(|object| (key(&object), object)));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
@@ -412,11 +433,11 @@ async fn list<K: Cached>(api: &Api<K>, informer: &Informer<K>) -> Result<String,
 }
 
 /// Applies the changes after `version`. Returns when the history is lost and a list is needed.
-async fn follow<K: Cached>(api: &Api<K>, informer: &Informer<K>, mut version: String) {
+async fn follow<K: Cached>(source: &Source<K>, informer: &Informer<K>, mut version: String) {
     let mut delay = FIRST_DELAY;
     loop {
         let started = tokio::time::Instant::now();
-        if let Err(error) = watch_once(api, informer, &mut version).await {
+        if let Err(error) = watch_once(source, informer, &mut version).await {
             tracing::debug!(kind = %K::kind(&()), %error, "watch failed");
             if matches!(&error, kube::Error::Api(status) if status.code == 410) {
                 return;
@@ -434,12 +455,13 @@ async fn follow<K: Cached>(api: &Api<K>, informer: &Informer<K>, mut version: St
 
 /// One watch request: ends well when the server ends it.
 async fn watch_once<K: Cached>(
-    api: &Api<K>,
+    source: &Source<K>,
     informer: &Informer<K>,
     version: &mut String,
 ) -> Result<(), kube::Error> {
-    let params = WatchParams::default().timeout(WATCH_SECONDS);
-    let mut events = api.watch(&params, version).await?.boxed();
+    let mut params = WatchParams::default().timeout(WATCH_SECONDS);
+    params.field_selector.clone_from(&source.fields);
+    let mut events = source.api.watch(&params, version).await?.boxed();
     loop {
         // A connection that died silently ends no stream.
         let patience = Duration::from_secs(u64::from(WATCH_SECONDS) + 5);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use coracle_client::{EventRecorder, Informers};
 use kube::Client;
+use tokio::sync::broadcast;
 
 use crate::objects::{Kept, Objects};
 
@@ -14,6 +15,19 @@ pub struct Config {
     pub root_ca: String,
 }
 
+/// Removals that may wait for a controller; one that falls further behind looks at everything.
+const REMOVALS: usize = 1024;
+
+/// An object of any kind has gone from the cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Removed {
+    pub group: String,
+    /// The plural, for example `configmaps`.
+    pub resource: String,
+    /// Empty for objects of the cluster.
+    pub namespace: String,
+}
+
 /// A controller's way to the API. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
@@ -22,6 +36,7 @@ pub struct Context {
     /// Shared by the whole process.
     pub informers: Informers,
     pub config: Arc<Config>,
+    removals: broadcast::Sender<Removed>,
 }
 
 impl Context {
@@ -30,6 +45,7 @@ impl Context {
             client,
             informers,
             config: Arc::new(config),
+            removals: broadcast::channel(REMOVALS).0,
         }
     }
 
@@ -44,6 +60,16 @@ impl Context {
     /// Records events whose source is `component`.
     pub(crate) fn recorder(&self, component: &str) -> EventRecorder {
         EventRecorder::new(self.client.clone(), component, "")
+    }
+
+    /// What goes from the cluster from now on, as the garbage collector sees it.
+    pub(crate) fn removals(&self) -> broadcast::Receiver<Removed> {
+        self.removals.subscribe()
+    }
+
+    pub(crate) fn tell_removal(&self, removed: Removed) {
+        // Nobody needs to listen.
+        let _ = self.removals.send(removed);
     }
 
     /// The objects of a kind: the process's cache of them, and writes as this controller.

@@ -11,15 +11,18 @@ mod changes;
 mod conditions;
 mod context;
 mod deployment;
+mod discovery;
 mod endpoints;
 mod error;
 mod hash;
 mod labels;
+mod namespace;
 mod objects;
 mod owner;
 mod percent;
 mod pods;
 mod replica_set;
+mod service_accounts;
 mod work;
 
 use futures::future::BoxFuture;
@@ -71,6 +74,21 @@ pub const TABLE: &[Controller] = &[
         name: "endpointslice-mirroring-controller",
         account: "endpointslicemirroring-controller",
         run: |context, shutdown| Box::pin(endpoints::mirror::run(context, shutdown)),
+    },
+    Controller {
+        name: "namespace-controller",
+        account: "namespace-controller",
+        run: |context, shutdown| Box::pin(namespace::run(context, shutdown)),
+    },
+    Controller {
+        name: "serviceaccount-controller",
+        account: "service-account-controller",
+        run: |context, shutdown| Box::pin(service_accounts::run(context, shutdown)),
+    },
+    Controller {
+        name: "root-ca-certificate-publisher-controller",
+        account: "root-ca-cert-publisher",
+        run: |context, shutdown| Box::pin(service_accounts::publish_root_ca(context, shutdown)),
     },
 ];
 
