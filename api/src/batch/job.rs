@@ -17,6 +17,13 @@ use crate::{
 impl Behaviour for Job {
     const SHAPE: Shape<Self> = shape!(generation: spec, status);
 
+    const SELECTABLE_FIELDS: &'static [&'static str] = &["status.successful"];
+
+    fn selectable_fields(&self) -> Vec<String> {
+        let succeeded = self.status.as_ref().and_then(|status| status.succeeded);
+        vec![succeeded.unwrap_or_default().to_string()]
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             NAME,

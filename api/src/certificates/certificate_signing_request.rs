@@ -17,6 +17,12 @@ use crate::{
 impl Behaviour for CertificateSigningRequest {
     const SHAPE: Shape<Self> = shape!(status);
 
+    const SELECTABLE_FIELDS: &'static [&'static str] = &["spec.signerName"];
+
+    fn selectable_fields(&self) -> Vec<String> {
+        vec![self.spec.signer_name.clone()]
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             NAME,

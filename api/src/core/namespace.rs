@@ -15,6 +15,17 @@ use crate::{
 impl Behaviour for Namespace {
     const SHAPE: Shape<Self> = shape!(status);
 
+    const SELECTABLE_FIELDS: &'static [&'static str] = &["status.phase"];
+
+    fn selectable_fields(&self) -> Vec<String> {
+        let status = self.status.as_ref();
+        vec![
+            status
+                .and_then(|status| status.phase.clone())
+                .unwrap_or_default(),
+        ]
+    }
+
     fn columns() -> &'static [Column] {
         table::COLUMNS
     }

@@ -15,6 +15,14 @@ use crate::{
 impl Behaviour for Node {
     const SHAPE: Shape<Self> = shape!(status);
 
+    const SELECTABLE_FIELDS: &'static [&'static str] = &["spec.unschedulable"];
+
+    fn selectable_fields(&self) -> Vec<String> {
+        let spec = self.spec.as_ref();
+        let is_unschedulable = spec.and_then(|spec| spec.unschedulable);
+        vec![is_unschedulable.unwrap_or_default().to_string()]
+    }
+
     fn columns() -> &'static [Column] {
         table::COLUMNS
     }

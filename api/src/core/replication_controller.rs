@@ -16,6 +16,13 @@ use crate::{
 impl Behaviour for ReplicationController {
     const SHAPE: Shape<Self> = shape!(generation: spec, status);
 
+    const SELECTABLE_FIELDS: &'static [&'static str] = &["status.replicas"];
+
+    fn selectable_fields(&self) -> Vec<String> {
+        let status = self.status.as_ref();
+        vec![status.map_or(0, |status| status.replicas).to_string()]
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             NAME,

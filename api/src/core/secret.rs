@@ -10,6 +10,12 @@ use crate::strategy::Behaviour;
 use crate::strategy::Column;
 
 impl Behaviour for Secret {
+    const SELECTABLE_FIELDS: &'static [&'static str] = &["type"];
+
+    fn selectable_fields(&self) -> Vec<String> {
+        vec![self.type_.clone().unwrap_or_default()]
+    }
+
     fn columns() -> &'static [Column] {
         table::COLUMNS
     }

@@ -16,6 +16,37 @@ use crate::{
 };
 
 impl Behaviour for events::Event {
+    const SELECTABLE_FIELDS: &'static [&'static str] = &[
+        "regarding.kind",
+        "regarding.namespace",
+        "regarding.name",
+        "regarding.uid",
+        "regarding.apiVersion",
+        "regarding.resourceVersion",
+        "regarding.fieldPath",
+        "reason",
+        "reportingController",
+        "type",
+    ];
+
+    fn selectable_fields(&self) -> Vec<String> {
+        let regarding = self.regarding.clone().unwrap_or_default();
+        [
+            &regarding.kind,
+            &regarding.namespace,
+            &regarding.name,
+            &regarding.uid,
+            &regarding.api_version,
+            &regarding.resource_version,
+            &regarding.field_path,
+            &self.reason,
+            &self.reporting_controller,
+            &self.type_,
+        ]
+        .map(|field| field.clone().unwrap_or_default())
+        .to_vec()
+    }
+
     fn columns() -> &'static [Column] {
         core::Event::columns()
     }

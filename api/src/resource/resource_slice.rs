@@ -17,6 +17,15 @@ use crate::{
 impl Behaviour for ResourceSlice {
     const SHAPE: Shape<Self> = shape!(generation: spec);
 
+    const SELECTABLE_FIELDS: &'static [&'static str] = &["spec.nodeName", "spec.driver"];
+
+    fn selectable_fields(&self) -> Vec<String> {
+        vec![
+            self.spec.node_name.clone().unwrap_or_default(),
+            self.spec.driver.clone(),
+        ]
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             NAME,
