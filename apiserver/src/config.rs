@@ -7,6 +7,12 @@ use ipnet::IpNet;
 /// Defaults are upstream's, with k3s's networks.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Host and port at which clients reach the server, for discovery.
+    pub public_address: String,
+    /// Requests under way at once that change nothing; further ones are turned away.
+    pub max_requests: usize,
+    /// The same for requests that change something.
+    pub max_mutating_requests: usize,
     /// What Services get their addresses from.
     pub service_cidr: IpNet,
     pub node_ports: RangeInclusive<u16>,
@@ -21,6 +27,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
+            public_address: "127.0.0.1:6443".to_owned(),
+            max_requests: 400,
+            max_mutating_requests: 200,
             service_cidr: IpNet::V4(ipnet::Ipv4Net::new_assert(
                 std::net::Ipv4Addr::new(10, 43, 0, 0),
                 16,

@@ -45,13 +45,50 @@ pub struct Place {
     pub subresource: &'static str,
 }
 
+/// A request for a path that names no resource.
+pub struct PathCall<'a> {
+    pub server: &'a ApiServer,
+    pub context: &'a Context,
+    pub body: Body,
+}
+
+/// Answers the requests for one path.
+#[async_trait]
+pub trait PathHandler: Send + Sync + 'static {
+    async fn handle(&self, call: PathCall<'_>) -> Result<Response<Body>, ApiError>;
+}
+
 /// Handlers by their place. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Handlers(Arc<HashMap<Place, Arc<dyn Handler>>>);
+pub struct Handlers {
+    places: Arc<HashMap<Place, Arc<dyn Handler>>>,
+    paths: Arc<HashMap<&'static str, Arc<dyn PathHandler>>>,
+}
 
 impl Handlers {
     pub fn new(handlers: impl IntoIterator<Item = (Place, Arc<dyn Handler>)>) -> Self {
-        Handlers(Arc::new(handlers.into_iter().collect()))
+        Handlers {
+            places: Arc::new(handlers.into_iter().collect()),
+            paths: Arc::default(),
+        }
+    }
+
+    /// The same, with handlers of paths such as `/openid/v1/jwks`.
+    pub fn with_paths(
+        mut self,
+        paths: impl IntoIterator<Item = (&'static str, Arc<dyn PathHandler>)>,
+    ) -> Self {
+        self.paths = Arc::new(paths.into_iter().collect());
+        self
+    }
+
+    pub fn path(&self, path: &str) -> Option<&Arc<dyn PathHandler>> {
+        self.paths.get(path)
+    }
+
+    /// The paths that there are handlers of.
+    pub fn paths(&self) -> impl Iterator<Item = &'static str> {
+        self.paths.keys().copied()
     }
 
     pub fn find(
@@ -60,7 +97,7 @@ impl Handlers {
         resource: &str,
         subresource: &str,
     ) -> Option<&Arc<dyn Handler>> {
-        self.0
+        self.places
             .iter()
             .find(|(place, _)| {
                 place.group == group

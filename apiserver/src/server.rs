@@ -5,6 +5,7 @@
 //! [`ApiServer::handle`], read from top to bottom.
 
 mod context;
+mod guarded;
 
 use std::{
     convert::Infallible,
@@ -12,12 +13,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
+    time::Instant,
 };
 
 use axum::body::Body;
 use coracle_api::Identity;
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
@@ -28,6 +31,8 @@ use crate::{
     config::Config,
     error::{ApiError, GroupResource},
     handler::Handlers,
+    metrics::Metrics,
+    paths::{self, Discovery, Health},
     query::Query,
     registry::Registry,
     request_info::RequestInfo,
@@ -36,6 +41,7 @@ use crate::{
 };
 
 pub use context::Context;
+use guarded::Guarded;
 
 /// The parts of the server that are chosen by whoever builds it.
 pub struct Plugins {
@@ -65,6 +71,11 @@ struct Inner {
     config: Config,
     registry: Registry,
     plugins: Plugins,
+    discovery: Discovery,
+    health: Health,
+    metrics: Metrics,
+    readers: Semaphore,
+    writers: Semaphore,
     /// Ends long-running requests.
     shutdown: CancellationToken,
 }
@@ -73,6 +84,11 @@ impl ApiServer {
     /// Nothing runs until [`ApiServer::run`] does; requests before that wait or are turned away.
     pub fn new(config: Config, registry: Registry, plugins: Plugins) -> Self {
         ApiServer(Arc::new(Inner {
+            discovery: Discovery::default(),
+            health: Health::default(),
+            metrics: Metrics::default(),
+            readers: Semaphore::new(config.max_requests),
+            writers: Semaphore::new(config.max_mutating_requests),
             config,
             registry,
             plugins,
@@ -97,6 +113,19 @@ impl ApiServer {
 
     pub fn admission(&self) -> &Chain {
         &self.0.plugins.admission
+    }
+
+    /// What /readyz and /healthz look at.
+    pub fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn discovery(&self) -> &Discovery {
+        &self.0.discovery
     }
 
     pub fn handlers(&self) -> &Handlers {
@@ -135,20 +164,62 @@ impl ApiServer {
             parts,
             warnings: Warnings::default(),
         };
+        let since = Instant::now();
         let result = self.answer(&mut context, body).await;
         let mut response = result.unwrap_or_else(|error| respond::error(&output, &error));
         add_warnings(&mut response, &context.warnings);
+        let dry_run = context.query().contains("dryRun=");
+        let (metrics, code) = (self.metrics(), response.status());
+        metrics.answered(&context.info, dry_run, code, since);
         response
     }
 
     async fn answer(&self, context: &mut Context, body: Body) -> Result<Response<Body>, ApiError> {
         context.user = self.authenticate(&mut context.parts).await?;
+        let _permit = self.admit(&context.info)?;
         self.allow(&Attributes::of_request(&context.user, &context.info))
             .await?;
-        if !context.info.is_resource {
-            return Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n"));
+        let in_flight = self.metrics().begin(&context.info);
+        let work = Box::pin(self.dispatch(context, body));
+        if context.info.long_running() {
+            let response = work.await?;
+            // Such an answer goes on for as long as its body is read.
+            return Ok(response.map(|body| Body::new(Guarded::new(body, in_flight))));
         }
-        Box::pin(verbs::dispatch(self, context, body)).await
+        let timeout = self.0.config.request_timeout;
+        tokio::time::timeout(timeout, work)
+            .await
+            .unwrap_or_else(|_| {
+                self.metrics().terminated();
+                Err(ApiError::timeout(
+                    "request did not complete within the allotted timeout",
+                    0,
+                ))
+            })
+    }
+
+    async fn dispatch(&self, context: &Context, body: Body) -> Result<Response<Body>, ApiError> {
+        if context.info.is_resource {
+            verbs::dispatch(self, context, body).await
+        } else {
+            paths::answer(self, context, body).await
+        }
+    }
+
+    /// Bounds the requests that are under way at once. Long-running ones are not counted.
+    fn admit(&self, info: &RequestInfo) -> Result<Option<SemaphorePermit<'_>>, ApiError> {
+        if info.long_running() {
+            return Ok(None);
+        }
+        let bound = if info.read_only() {
+            &self.0.readers
+        } else {
+            &self.0.writers
+        };
+        bound.try_acquire().map(Some).map_err(|_| {
+            self.metrics().terminated();
+            ApiError::too_many_requests("Too many requests, please try again later.", 1)
+        })
     }
 
     /// Who sent the request. In-process requests carry their identity.

@@ -2,6 +2,7 @@
 
 mod crud;
 mod list;
+mod paths;
 mod subresources;
 mod update;
 mod watch;
