@@ -96,7 +96,18 @@ impl ControlPlane {
     }
 
     /// Lets /readyz and /metrics tell how components fare.
-    pub fn report_health_of(&self, _components: &Components) {}
+    pub fn report_health_of(&self, components: &Components) {
+        let components = components.clone();
+        self.server.health().add(move || {
+            let conditions = components.conditions().into_iter();
+            conditions
+                .map(|(name, condition)| coracle_apiserver::Probe {
+                    name,
+                    failure: condition.failure,
+                })
+                .collect()
+        });
+    }
 
     /// Starts the scheduler and the controllers.
     pub fn spawn_components(&self, settings: &Settings, components: &Components) {
