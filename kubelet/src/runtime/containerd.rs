@@ -215,7 +215,10 @@ impl Supervisor {
             }
         }
         if let Some(plugin) = &self.cni_plugin {
-            link(plugin, &paths.cni_bin().join("coracle-cni"))?;
+            // containerd runs the second to bring up each pod's loopback device.
+            for name in ["coracle-cni", "loopback"] {
+                link(plugin, &paths.cni_bin().join(name))?;
+            }
         }
         let settings = Settings {
             sandbox_image: &managed.sandbox_image,
