@@ -69,7 +69,9 @@ pub fn run(runtime: &Runtime) {
 
 /// The same container by the runtime's own client: nothing of Kubernetes takes part.
 fn runtime_alone(cluster: &Cluster) -> Duration {
-    let socket = cluster.data_dir().join("node/containerd/containerd.sock");
+    let socket = cluster
+        .data_dir()
+        .join("node/run/containerd/containerd.sock");
     let mut times: Vec<Duration> = (0..PODS)
         .map(|number| {
             let name = format!("alone-{number}");

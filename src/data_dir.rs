@@ -43,7 +43,7 @@ impl Layout {
 
     /// Where our containerd listens.
     pub fn containerd_socket(&self) -> PathBuf {
-        self.root.join("node/containerd/containerd.sock")
+        self.root.join("node/run/containerd/containerd.sock")
     }
 
     /// The administrator's kubeconfig that our own subcommands use.

@@ -3,6 +3,7 @@
 pub mod cgroups;
 pub mod config;
 pub mod cri;
+pub mod node;
 pub mod pause;
 pub mod pods;
 pub mod runtime;
