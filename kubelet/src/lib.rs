@@ -6,6 +6,7 @@ pub mod cri;
 pub mod node;
 pub mod pause;
 pub mod pods;
+pub mod probes;
 pub mod runtime;
 pub mod server;
 pub mod volumes;

@@ -1,10 +1,17 @@
 //! The pods of the node.
 
 pub mod actions;
+pub mod container;
+pub mod credentials;
 pub mod dns;
 pub mod env;
+pub mod errors;
 pub mod hostname;
+pub mod image_name;
+pub mod images;
+pub mod inbox;
 pub mod labels;
+pub mod last_words;
 pub mod observed;
 pub mod probe_results;
 pub mod resources;
