@@ -8,7 +8,9 @@ use k8s_openapi::{
         NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, TopologySelectorTerm,
     },
     apimachinery::pkg::{
-        api::resource::Quantity, apis::meta::v1::LabelSelector, util::intstr::IntOrString,
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
     },
 };
 use serde::Serialize;
@@ -298,5 +300,28 @@ pub fn required_one_of(value: &str, supported: &[&str], path: &Path, errors: &mu
 pub fn required(value: &str, path: &Path, errors: &mut ErrorList) {
     if value.is_empty() {
         errors.push(path.required(""));
+    }
+}
+
+/// A finalizer: a qualified name, with a prefix unless it is one of Kubernetes' own.
+pub fn finalizer(name: &str, path: &Path, errors: &mut ErrorList) {
+    errors.extend(meta::validate_finalizer(name, path));
+    standard_finalizer(name, path, errors);
+}
+
+/// The finalizers of an object of a built-in kind.
+pub fn finalizers(metadata: &ObjectMeta, errors: &mut ErrorList) {
+    for (index, name) in list(&metadata.finalizers).iter().enumerate() {
+        standard_finalizer(name, &Path::new("metadata.finalizers").index(index), errors);
+    }
+}
+
+fn standard_finalizer(name: &str, path: &Path, errors: &mut ErrorList) {
+    let is_standard = matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
+    if !name.contains('/') && !is_standard {
+        errors.push(path.invalid(
+            name,
+            "name is neither a standard finalizer name nor is it fully qualified",
+        ));
     }
 }

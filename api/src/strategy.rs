@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::{
-    decode,
+    check, decode,
     field::ErrorList,
     object::{Object, Typed},
     table,
@@ -296,7 +296,11 @@ impl<T: Behaviour> Strategy for Builtin<T> {
     }
 
     fn validate_create(&self, object: &dyn Object) -> ErrorList {
-        typed::<T>(object).validate()
+        let object = typed::<T>(object);
+        let mut errors = ErrorList::new();
+        check::finalizers(object.metadata(), &mut errors);
+        errors.extend(object.validate());
+        errors
     }
 
     fn validate_update(
@@ -306,10 +310,13 @@ impl<T: Behaviour> Strategy for Builtin<T> {
         subresource: Option<Subresource>,
     ) -> ErrorList {
         let (new, old) = (typed::<T>(new), typed::<T>(old));
-        match subresource {
+        let mut errors = ErrorList::new();
+        check::finalizers(new.metadata(), &mut errors);
+        errors.extend(match subresource {
             Some(subresource) => new.validate_subresource(old, subresource),
             None => new.validate_update(old),
-        }
+        });
+        errors
     }
 
     fn generation_changed(&self, new: &dyn Object, old: &dyn Object) -> Option<bool> {

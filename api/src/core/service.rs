@@ -8,6 +8,8 @@ mod table;
 mod validation;
 mod warnings;
 
+pub(crate) use validation::endpoint_ip;
+
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
@@ -17,11 +19,10 @@ use k8s_openapi::{
 };
 use serde_json::Value;
 
-use crate::strategy::Column;
 use crate::{
     field::ErrorList,
     shape,
-    strategy::{Behaviour, Shape, Subresource},
+    strategy::{Behaviour, Column, Shape, Subresource},
     zero::{default_text, list, list_mut, text},
 };
 

@@ -10,12 +10,23 @@ use k8s_openapi::{
 use serde_json::Value;
 
 use crate::{
+    core::event,
+    field::ErrorList,
     kinds::Conversion,
     object::{Object, expect},
     strategy::{Behaviour, Column},
+    zero::text,
 };
 
 impl Behaviour for events::Event {
+    fn validate(&self) -> ErrorList {
+        event::strict(&stored(self))
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        event::strict_update(&stored(self), &stored(old))
+    }
+
     const SELECTABLE_FIELDS: &'static [&'static str] = &[
         "regarding.kind",
         "regarding.namespace",
@@ -30,20 +41,21 @@ impl Behaviour for events::Event {
     ];
 
     fn selectable_fields(&self) -> Vec<String> {
-        let regarding = self.regarding.clone().unwrap_or_default();
+        let no_object = core::ObjectReference::default();
+        let object = self.regarding.as_ref().unwrap_or(&no_object);
         [
-            &regarding.kind,
-            &regarding.namespace,
-            &regarding.name,
-            &regarding.uid,
-            &regarding.api_version,
-            &regarding.resource_version,
-            &regarding.field_path,
-            &self.reason,
-            &self.reporting_controller,
-            &self.type_,
+            text(&object.kind),
+            text(&object.namespace),
+            text(&object.name),
+            text(&object.uid),
+            text(&object.api_version),
+            text(&object.resource_version),
+            text(&object.field_path),
+            text(&self.reason),
+            text(&self.reporting_controller),
+            text(&self.type_),
         ]
-        .map(|field| field.clone().unwrap_or_default())
+        .map(str::to_owned)
         .to_vec()
     }
 
@@ -54,6 +66,11 @@ impl Behaviour for events::Event {
     fn cells(&self, now: Timestamp) -> Vec<Value> {
         expect::<core::Event>(&*EventConversion.to_stored(self)).cells(now)
     }
+}
+
+/// As it is stored, which is how it is validated.
+fn stored(event: &events::Event) -> core::Event {
+    expect::<core::Event>(EventConversion.to_stored(event).as_ref()).clone()
 }
 
 /// The fields differ in name only.
