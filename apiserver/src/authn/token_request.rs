@@ -1,0 +1,251 @@
+//! `serviceaccounts/token`: gives out a token, bound to an object that it lives and dies with.
+
+use axum::body::Body;
+use coracle_api::field::Path;
+use http::{Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::{
+        authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestStatus},
+        core::v1::{Node, Pod, Secret, ServiceAccount},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+use uuid::Uuid;
+
+use super::service_accounts::{Claims, Kubernetes, Reference, ServiceAccounts};
+use crate::{
+    body,
+    error::{ApiError, GroupResource},
+    lookup::Lookup,
+    query::Query,
+    respond::{self, Output},
+    server::{ApiServer, Context},
+};
+
+const GROUP: &str = "authentication.k8s.io";
+const KIND: &str = "TokenRequest";
+const DEFAULT_SECONDS: i64 = 3600;
+const MIN_SECONDS: i64 = 600;
+const MAX_SECONDS: i64 = 1 << 32;
+/// A pod's token of exactly this life is the one that clients before 1.21 read only once.
+/// It is made to last longer, and says after which time it should have been replaced.
+const WARN_ONLY_SECONDS: i64 = 3607;
+const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
+
+/// Answers with the request and the token in its status.
+pub async fn create(
+    server: &ApiServer,
+    accounts: &ServiceAccounts,
+    context: &Context,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let query = Query::parse(context.query());
+    let output = Output::negotiate(&context.headers, &query)?;
+    let json = body::read_json(&context.headers, body).await?;
+    let mut request: TokenRequest = serde_json::from_slice(&json)
+        .map_err(|error| ApiError::bad_request(format!("cannot decode {KIND}: {error}")))?;
+    let lookup = Lookup::new(server.registry().clone());
+    let issued = issue(&lookup, accounts, context, &mut request).await?;
+    request.status = Some(issued);
+    respond::value(&output, StatusCode::CREATED, &request)
+}
+
+async fn issue(
+    lookup: &Lookup,
+    accounts: &ServiceAccounts,
+    context: &Context,
+    request: &mut TokenRequest,
+) -> Result<TokenRequestStatus, ApiError> {
+    let (namespace, name) = (&context.info.namespace, &context.info.name);
+    check_names(&request.metadata, namespace, name)?;
+    let account = lookup.require::<ServiceAccount>(namespace, name).await?;
+    check_uid(&request.metadata, &account, name)?;
+    let uid = account.metadata.uid.clone();
+    if request.spec.audiences.is_empty() {
+        request.spec.audiences = accounts.audiences().to_vec();
+    }
+    let now = Timestamp::now();
+    let metadata = &mut request.metadata;
+    metadata.name = Some(name.clone());
+    metadata.namespace = Some(namespace.clone());
+    metadata.uid.clone_from(&uid);
+    metadata.creation_timestamp = Some(Time(now));
+    let seconds = *request
+        .spec
+        .expiration_seconds
+        .get_or_insert(DEFAULT_SECONDS);
+    check_seconds(seconds)?;
+
+    let bound = match &request.spec.bound_object_ref {
+        Some(reference) => bind(lookup, namespace, name, reference).await?,
+        None => Bound::default(),
+    };
+    let for_us = request
+        .spec
+        .audiences
+        .iter()
+        .all(|audience| accounts.audiences().contains(audience));
+    let extended = bound.pod.is_some() && seconds == WARN_ONLY_SECONDS && for_us;
+    let lifetime = if extended { EXTENDED_SECONDS } else { seconds };
+    let at = now.as_second();
+    let claims = Claims {
+        audience: request.spec.audiences.clone(),
+        expiry: Some(at + lifetime),
+        issued_at: Some(at),
+        not_before: Some(at),
+        issuer: String::new(),
+        id: Uuid::new_v4().to_string(),
+        subject: format!("system:serviceaccount:{namespace}:{name}"),
+        kubernetes: Kubernetes {
+            namespace: namespace.clone(),
+            node: bound.node,
+            pod: bound.pod,
+            secret: bound.secret,
+            serviceaccount: Reference {
+                name: name.clone(),
+                uid: uid.unwrap_or_default(),
+            },
+            warn_after: extended.then_some(at + seconds),
+        },
+    };
+    let expires = now.saturating_add(SignedDuration::from_secs(seconds));
+    Ok(TokenRequestStatus {
+        token: accounts.sign(claims)?,
+        expiration_timestamp: Time(expires.unwrap_or(Timestamp::MAX)),
+    })
+}
+
+fn check_names(metadata: &ObjectMeta, namespace: &str, name: &str) -> Result<(), ApiError> {
+    let path = Path::new("metadata");
+    let differs = |given: &Option<String>, expected: &str| {
+        let given = given.as_deref().filter(|given| !given.is_empty())?;
+        (given != expected).then(|| given.to_owned())
+    };
+    let error = if let Some(given) = differs(&metadata.name, name) {
+        path.child("name")
+            .invalid(given, "must match the service account name if specified")
+    } else if let Some(given) = differs(&metadata.namespace, namespace) {
+        let detail = "must match the service account namespace if specified";
+        path.child("namespace").invalid(given, detail)
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::invalid(GROUP, KIND, name, &vec![error]))
+}
+
+fn check_uid(metadata: &ObjectMeta, account: &ServiceAccount, name: &str) -> Result<(), ApiError> {
+    let given = metadata.uid.as_deref().unwrap_or_default();
+    let uid = account.metadata.uid.as_deref().unwrap_or_default();
+    if given.is_empty() || given == uid {
+        return Ok(());
+    }
+    let subject = GroupResource {
+        group: GROUP,
+        resource: KIND,
+    };
+    let why = format!(
+        "the UID in the token request ({given}) does not match the UID of the service account ({uid})"
+    );
+    Err(ApiError::conflict(subject, name, why))
+}
+
+fn check_seconds(seconds: i64) -> Result<(), ApiError> {
+    let path = Path::new("spec").child("expirationSeconds");
+    let detail = if seconds < MIN_SECONDS {
+        "may not specify a duration less than 10 minutes"
+    } else if seconds > MAX_SECONDS {
+        "may not specify a duration larger than 2^32 seconds"
+    } else {
+        return Ok(());
+    };
+    let errors = vec![path.invalid(seconds, detail)];
+    Err(ApiError::invalid(GROUP, KIND, "", &errors))
+}
+
+/// What the token is bound to: one of the three, or a pod and the node that it runs on.
+#[derive(Default)]
+struct Bound {
+    pod: Option<Reference>,
+    node: Option<Reference>,
+    secret: Option<Reference>,
+}
+
+async fn bind(
+    lookup: &Lookup,
+    namespace: &str,
+    account: &str,
+    reference: &BoundObjectReference,
+) -> Result<Bound, ApiError> {
+    let name = reference.name.as_deref().unwrap_or_default();
+    let kind = reference.kind.as_deref().unwrap_or_default();
+    let api_version = reference.api_version.as_deref().unwrap_or_default();
+    let mut bound = Bound::default();
+    match (api_version, kind) {
+        ("v1", "Pod") => {
+            let pod = lookup.require::<Pod>(namespace, name).await?;
+            let spec = pod.spec.as_ref();
+            if spec.and_then(|spec| spec.service_account_name.as_deref()) != Some(account) {
+                return Err(ApiError::bad_request(format!(
+                    "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+                )));
+            }
+            check_bound_uid(reference, &pod.metadata)?;
+            let node = spec.and_then(|spec| spec.node_name.as_deref());
+            if let Some(node) = node.filter(|node| !node.is_empty()) {
+                let found = lookup.get::<Node>("", node).await?;
+                bound.node = Some(Reference {
+                    name: node.to_owned(),
+                    uid: found
+                        .and_then(|node| node.metadata.uid.clone())
+                        .unwrap_or_default(),
+                });
+            }
+            bound.pod = Some(reference_to(&pod.metadata));
+        }
+        ("v1", "Node") => {
+            let node = lookup.require::<Node>("", name).await?;
+            check_bound_uid(reference, &node.metadata)?;
+            bound.node = Some(reference_to(&node.metadata));
+        }
+        ("v1", "Secret") => {
+            let secret = lookup.require::<Secret>(namespace, name).await?;
+            check_bound_uid(reference, &secret.metadata)?;
+            bound.secret = Some(reference_to(&secret.metadata));
+        }
+        _ => {
+            let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token to object of type {group}/{version}, Kind={kind}"
+            )));
+        }
+    }
+    Ok(bound)
+}
+
+fn reference_to(metadata: &ObjectMeta) -> Reference {
+    Reference {
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+    }
+}
+
+fn check_bound_uid(
+    reference: &BoundObjectReference,
+    metadata: &ObjectMeta,
+) -> Result<(), ApiError> {
+    let given = reference.uid.as_deref().unwrap_or_default();
+    let uid = metadata.uid.as_deref().unwrap_or_default();
+    if given.is_empty() || given == uid {
+        return Ok(());
+    }
+    let subject = GroupResource {
+        group: "",
+        resource: reference.kind.as_deref().unwrap_or_default(),
+    };
+    let why = format!(
+        "the UID in the bound object reference ({given}) does not match the UID in record. The object might have been deleted and then recreated"
+    );
+    let name = metadata.name.as_deref().unwrap_or_default();
+    Err(ApiError::conflict(subject, name, why))
+}
