@@ -15,6 +15,7 @@ mod decode;
 pub mod error;
 pub mod handler;
 mod lister;
+mod lookup;
 mod metrics;
 mod options;
 mod paths;
@@ -25,6 +26,7 @@ pub mod request_info;
 mod respond;
 pub mod selector;
 mod server;
+pub mod standard;
 mod strategy;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -34,7 +36,8 @@ mod verbs;
 
 pub use config::Config;
 pub use error::ApiError;
-pub use lister::Lister;
+pub use lister::{Lister, Shared};
+pub use lookup::Lookup;
 pub use paths::{GIT_VERSION, Health, Probe};
 pub use registry::Registry;
 pub use request_info::RequestInfo;

@@ -26,7 +26,7 @@ use tower::Service;
 
 use crate::{
     admission::{Chain, Warnings},
-    authn::{Authenticator, TrustEveryone},
+    authn::{Authenticator, TrustEveryone, impersonation},
     authz::{AlwaysAllow, Attributes, Authorizer, Decision},
     config::Config,
     error::{ApiError, GroupResource},
@@ -176,6 +176,7 @@ impl ApiServer {
 
     async fn answer(&self, context: &mut Context, body: Body) -> Result<Response<Body>, ApiError> {
         context.user = self.authenticate(&mut context.parts).await?;
+        self.impersonate(context).await?;
         let _permit = self.admit(&context.info)?;
         self.allow(&Attributes::of_request(&context.user, &context.info))
             .await?;
@@ -241,6 +242,16 @@ impl ApiServer {
             user.groups.push(AUTHENTICATED.to_owned());
         }
         Ok(user)
+    }
+
+    /// Lets the request go on as the user that it asks to act as.
+    async fn impersonate(&self, context: &mut Context) -> Result<(), ApiError> {
+        if let Some(wanted) = impersonation::wanted(&mut context.parts.headers)? {
+            let request = Attributes::of_request(&context.user, &context.info);
+            let authorizer = &*self.0.plugins.authorizer;
+            context.user = impersonation::impersonate(authorizer, &request, &wanted).await?;
+        }
+        Ok(())
     }
 
     /// Fails unless the user may do it.

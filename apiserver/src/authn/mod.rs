@@ -16,6 +16,9 @@ pub mod service_accounts;
 mod static_tokens;
 pub mod token_request;
 
+#[cfg(test)]
+mod tests;
+
 use async_trait::async_trait;
 use coracle_api::Identity;
 use http::request::Parts;

@@ -1,5 +1,8 @@
 //! `TokenReview` and `SelfSubjectReview`: questions about users that are answered, not stored.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use axum::body::Body;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
@@ -15,6 +18,7 @@ use super::{TokenAuthenticator as _, Tokens};
 use crate::{
     body,
     error::ApiError,
+    handler::{Call, Handler},
     query::Query,
     respond::{self, Output},
     server::Context,
@@ -22,68 +26,67 @@ use crate::{
 use coracle_api::Identity;
 
 /// Says whom a token belongs to.
-pub async fn token_review(
-    tokens: &Tokens,
-    context: &Context,
-    body: Body,
-) -> Result<Response<Body>, ApiError> {
-    let output = output(context)?;
-    let mut review: TokenReview = read(context, body).await?;
-    if review.spec.token.is_empty() {
-        let message = "token is required for TokenReview in authentication";
-        return Err(ApiError::bad_request(message));
+pub struct TokenReviews(pub Arc<Tokens>);
+
+#[async_trait]
+impl Handler for TokenReviews {
+    async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
+        let output = output(call.context)?;
+        let mut review: TokenReview = read(call.context, call.body).await?;
+        let token = review.spec.token.as_str();
+        if token.is_empty() {
+            let message = "token is required for TokenReview in authentication";
+            return Err(ApiError::bad_request(message));
+        }
+        let asked = review.spec.audiences.as_deref().unwrap_or_default();
+        let audiences = if asked.is_empty() {
+            self.0.audiences()
+        } else {
+            asked
+        };
+        let failed = |error: String| TokenReviewStatus {
+            error: Some(error),
+            user: Some(UserInfo::default()),
+            ..TokenReviewStatus::default()
+        };
+        let status = match self.0.authenticate_token(token, audiences).await {
+            Ok(Some(user)) => TokenReviewStatus {
+                authenticated: Some(true),
+                user: Some(user_info(with_authenticated(user.identity))),
+                audiences: Some(user.audiences),
+                error: None,
+            },
+            Ok(None) => failed("invalid bearer token".to_owned()),
+            Err(error) => failed(error.to_string()),
+        };
+        review.status = Some(status);
+        respond::value(&output, StatusCode::CREATED, &review)
     }
-    let asked = review.spec.audiences.clone().unwrap_or_default();
-    let audiences = if asked.is_empty() {
-        tokens.audiences()
-    } else {
-        &asked
-    };
-    let answer = tokens
-        .authenticate_token(&review.spec.token, audiences)
-        .await;
-    review.status = Some(match answer {
-        Ok(Some(user)) => TokenReviewStatus {
-            authenticated: Some(true),
-            user: Some(user_info(with_authenticated(user.identity))),
-            audiences: Some(user.audiences),
-            error: None,
-        },
-        Ok(None) => TokenReviewStatus {
-            error: Some("invalid bearer token".to_owned()),
-            user: Some(UserInfo::default()),
-            ..TokenReviewStatus::default()
-        },
-        Err(error) => TokenReviewStatus {
-            error: Some(error.to_string()),
-            user: Some(UserInfo::default()),
-            ..TokenReviewStatus::default()
-        },
-    });
-    respond::value(&output, StatusCode::CREATED, &review)
 }
 
 /// Says who the sender is.
-pub async fn self_subject_review(
-    context: &Context,
-    body: Body,
-) -> Result<Response<Body>, ApiError> {
-    let output = output(context)?;
-    let mut review: SelfSubjectReview = read(context, body).await?;
-    review.metadata.creation_timestamp = Some(Time(Timestamp::now()));
-    review.status = Some(SelfSubjectReviewStatus {
-        user_info: Some(user_info(context.user.clone())),
-    });
-    respond::value(&output, StatusCode::CREATED, &review)
+pub struct SelfSubjectReviews;
+
+#[async_trait]
+impl Handler for SelfSubjectReviews {
+    async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
+        let output = output(call.context)?;
+        let mut review: SelfSubjectReview = read(call.context, call.body).await?;
+        review.metadata.creation_timestamp = Some(Time(Timestamp::now()));
+        review.status = Some(SelfSubjectReviewStatus {
+            user_info: Some(user_info(call.context.user.clone())),
+        });
+        respond::value(&output, StatusCode::CREATED, &review)
+    }
 }
 
 fn output(context: &Context) -> Result<Output, ApiError> {
-    Output::negotiate(&context.headers, &Query::parse(context.query()))
+    Output::negotiate(context.headers(), &Query::parse(context.query()))
 }
 
-/// Reads a review. An empty body is a review that asks nothing in particular.
+/// Reads a review.
 async fn read<T: DeserializeOwned>(context: &Context, body: Body) -> Result<T, ApiError> {
-    let json = body::read_json(&context.headers, body).await?;
+    let json = body::read_json(context.headers(), body).await?;
     let kind = &context.info.resource;
     serde_json::from_slice(&json)
         .map_err(|error| ApiError::bad_request(format!("cannot decode {kind}: {error}")))

@@ -1,5 +1,8 @@
 //! `serviceaccounts/token`: gives out a token, bound to an object that it lives and dies with.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use axum::body::Body;
 use coracle_api::field::Path;
 use http::{Response, StatusCode};
@@ -15,12 +18,12 @@ use uuid::Uuid;
 
 use super::service_accounts::{Claims, Kubernetes, Reference, ServiceAccounts};
 use crate::{
-    body,
+    Lookup, body,
     error::{ApiError, GroupResource},
-    lookup::Lookup,
+    handler::{Call, Handler},
     query::Query,
     respond::{self, Output},
-    server::{ApiServer, Context},
+    server::Context,
 };
 
 const GROUP: &str = "authentication.k8s.io";
@@ -33,22 +36,22 @@ const MAX_SECONDS: i64 = 1 << 32;
 const WARN_ONLY_SECONDS: i64 = 3607;
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
-/// Answers with the request and the token in its status.
-pub async fn create(
-    server: &ApiServer,
-    accounts: &ServiceAccounts,
-    context: &Context,
-    body: Body,
-) -> Result<Response<Body>, ApiError> {
-    let query = Query::parse(context.query());
-    let output = Output::negotiate(&context.headers, &query)?;
-    let json = body::read_json(&context.headers, body).await?;
-    let mut request: TokenRequest = serde_json::from_slice(&json)
-        .map_err(|error| ApiError::bad_request(format!("cannot decode {KIND}: {error}")))?;
-    let lookup = Lookup::new(server.registry().clone());
-    let issued = issue(&lookup, accounts, context, &mut request).await?;
-    request.status = Some(issued);
-    respond::value(&output, StatusCode::CREATED, &request)
+/// Gives out tokens.
+pub struct TokenRequests(pub Arc<ServiceAccounts>);
+
+#[async_trait]
+impl Handler for TokenRequests {
+    async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
+        let context = call.context;
+        let output = Output::negotiate(context.headers(), &Query::parse(context.query()))?;
+        let json = body::read_json(context.headers(), call.body).await?;
+        let mut request: TokenRequest = serde_json::from_slice(&json)
+            .map_err(|error| ApiError::bad_request(format!("cannot decode {KIND}: {error}")))?;
+        let lookup = Lookup::new(call.server.registry().clone());
+        let issued = issue(&lookup, &self.0, context, &mut request).await?;
+        request.status = Some(issued);
+        respond::value(&output, StatusCode::CREATED, &request)
+    }
 }
 
 async fn issue(
@@ -62,35 +65,33 @@ async fn issue(
     let account = lookup.require::<ServiceAccount>(namespace, name).await?;
     check_uid(&request.metadata, &account, name)?;
     let uid = account.metadata.uid.clone();
-    if request.spec.audiences.is_empty() {
-        request.spec.audiences = accounts.audiences().to_vec();
-    }
     let now = Timestamp::now();
     let metadata = &mut request.metadata;
     metadata.name = Some(name.clone());
     metadata.namespace = Some(namespace.clone());
     metadata.uid.clone_from(&uid);
     metadata.creation_timestamp = Some(Time(now));
-    let seconds = *request
-        .spec
-        .expiration_seconds
-        .get_or_insert(DEFAULT_SECONDS);
+    let spec = request.spec.get_or_insert_default();
+    let audiences = spec.audiences.get_or_insert_default();
+    if audiences.is_empty() {
+        *audiences = accounts.audiences().to_vec();
+    }
+    let audiences = audiences.clone();
+    let seconds = *spec.expiration_seconds.get_or_insert(DEFAULT_SECONDS);
     check_seconds(seconds)?;
 
-    let bound = match &request.spec.bound_object_ref {
+    let bound = match &spec.bound_object_ref {
         Some(reference) => bind(lookup, namespace, name, reference).await?,
         None => Bound::default(),
     };
-    let for_us = request
-        .spec
-        .audiences
+    let for_us = audiences
         .iter()
         .all(|audience| accounts.audiences().contains(audience));
     let extended = bound.pod.is_some() && seconds == WARN_ONLY_SECONDS && for_us;
     let lifetime = if extended { EXTENDED_SECONDS } else { seconds };
     let at = now.as_second();
     let claims = Claims {
-        audience: request.spec.audiences.clone(),
+        audience: audiences,
         expiry: Some(at + lifetime),
         issued_at: Some(at),
         not_before: Some(at),
@@ -111,8 +112,8 @@ async fn issue(
     };
     let expires = now.saturating_add(SignedDuration::from_secs(seconds));
     Ok(TokenRequestStatus {
-        token: accounts.sign(claims)?,
-        expiration_timestamp: Time(expires.unwrap_or(Timestamp::MAX)),
+        token: Some(accounts.sign(claims)?),
+        expiration_timestamp: Some(Time(expires.unwrap_or(Timestamp::MAX))),
     })
 }
 

@@ -84,6 +84,14 @@ impl Decision {
     pub fn is_allowed(&self) -> bool {
         matches!(self, Decision::Allow(_))
     }
+
+    pub fn reason(&self) -> &str {
+        match self {
+            Decision::Allow(reason) | Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+                reason
+            }
+        }
+    }
 }
 
 /// Decides whether a user may do something.

@@ -1,41 +1,65 @@
 //! The OpenID Connect documents by which others can verify service-account tokens.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use axum::body::Body;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::json;
 
 use super::ServiceAccounts;
+use crate::{
+    error::ApiError,
+    handler::{PathCall, PathHandler},
+};
 
 const CONFIGURATION_PATH: &str = "/.well-known/openid-configuration";
 const KEYS_PATH: &str = "/openid/v1/jwks";
 
-/// Which document a path names.
+/// One of the documents.
+pub struct Discovery {
+    accounts: Arc<ServiceAccounts>,
+    document: Document,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Discovery {
+enum Document {
     Configuration,
     Keys,
 }
 
 impl Discovery {
-    pub fn at(path: &str) -> Option<Self> {
-        match path {
-            CONFIGURATION_PATH => Some(Discovery::Configuration),
-            KEYS_PATH => Some(Discovery::Keys),
-            _ => None,
-        }
+    /// Every document, by its path.
+    pub fn documents(
+        accounts: &Arc<ServiceAccounts>,
+    ) -> [(&'static str, Arc<dyn PathHandler>); 2] {
+        [
+            (CONFIGURATION_PATH, Document::Configuration),
+            (KEYS_PATH, Document::Keys),
+        ]
+        .map(|(path, document)| {
+            let accounts = accounts.clone();
+            let handler = Discovery { accounts, document };
+            (path, Arc::new(handler) as Arc<dyn PathHandler>)
+        })
     }
 }
 
-/// Answers with a document. `address` is where this server is reached from outside, as
-/// `host:port`.
-pub fn discovery(
-    accounts: &ServiceAccounts,
-    document: Discovery,
-    address: &str,
-) -> Response<Body> {
+#[async_trait]
+impl PathHandler for Discovery {
+    async fn handle(&self, call: PathCall<'_>) -> Result<Response<Body>, ApiError> {
+        if call.context.parts.method != Method::GET {
+            return Err(ApiError::method_not_allowed());
+        }
+        Ok(answer(&self.accounts, self.document))
+    }
+}
+
+fn answer(accounts: &ServiceAccounts, document: Document) -> Response<Body> {
+    let address = accounts.external_address();
     let keys = accounts.verifying_keys();
     let (content_type, json) = match document {
-        Discovery::Configuration => {
+        Document::Configuration => {
             let mut algorithms: Vec<_> = keys.iter().map(|key| key.algorithm()).collect();
             algorithms.sort_unstable();
             algorithms.dedup();
@@ -48,7 +72,7 @@ pub fn discovery(
             });
             ("application/json", configuration)
         }
-        Discovery::Keys => {
+        Document::Keys => {
             let keys: Vec<_> = keys.iter().map(|key| &key.jwk).collect();
             ("application/jwk-set+json", json!({ "keys": keys }))
         }

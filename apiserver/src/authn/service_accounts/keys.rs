@@ -4,6 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{
     digest,
     rand::SystemRandom,
+    rsa::PublicKeyComponents,
     signature::{
         ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
         RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey,
@@ -133,11 +134,9 @@ impl SigningKey {
                     "x": base64(x), "y": base64(y) })
             }
             Pair::Rsa(pair) => {
-                let public = pair.public();
-                let modulus = public.modulus().big_endian_without_leading_zero();
-                let exponent = public.exponent().big_endian_without_leading_zero();
+                let public: PublicKeyComponents<Vec<u8>> = pair.public().into();
                 json!({ "use": "sig", "kty": "RSA", "kid": kid, "alg": alg,
-                    "n": base64(modulus), "e": base64(exponent) })
+                    "n": base64(&public.n), "e": base64(&public.e) })
             }
         }
     }

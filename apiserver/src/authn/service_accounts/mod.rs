@@ -13,20 +13,19 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use coracle_api::{Identity, object::Typed};
 use jiff::Timestamp;
 use k8s_openapi::{
-    Metadata as _,
     api::core::v1::{Node, Pod, Secret, ServiceAccount},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::Deserialize;
 
 pub use claims::{Claims, Kubernetes, Reference};
-pub use discovery::{Discovery, discovery};
+pub use discovery::Discovery;
 pub use keys::{KeyError, SigningError, SigningKey};
 
 use super::{
     AuthenticationError, CREDENTIAL_ID, TokenAuthenticator, TokenUser, bearer::intersection,
 };
-use crate::{error::ApiError, lookup::Lookup};
+use crate::{Lookup, Shared, error::ApiError};
 use cache::Verified;
 use claims::LEEWAY_SECONDS;
 use keys::VerifyingKey;
@@ -39,6 +38,7 @@ const NODE_UID: &str = "authentication.kubernetes.io/node-uid";
 /// Makes and verifies the tokens of service accounts.
 pub struct ServiceAccounts {
     issuer: String,
+    external_address: String,
     audiences: Vec<String>,
     signing_key: SigningKey,
     verifying_keys: Vec<VerifyingKey>,
@@ -47,9 +47,16 @@ pub struct ServiceAccounts {
 }
 
 impl ServiceAccounts {
-    /// `issuer` is what tokens are issued by, and the audience that this API server is.
-    pub fn new(issuer: String, signing_key: SigningKey, lookup: Lookup) -> Self {
+    /// `issuer` is what tokens are issued by, and the audience that this API server is;
+    /// `external_address` is where others find it, as `host:port`.
+    pub fn new(
+        issuer: String,
+        external_address: String,
+        signing_key: SigningKey,
+        lookup: Lookup,
+    ) -> Self {
         ServiceAccounts {
+            external_address,
             audiences: vec![issuer.clone()],
             issuer,
             verifying_keys: vec![signing_key.verifying_key()],
@@ -66,6 +73,11 @@ impl ServiceAccounts {
 
     pub fn issuer(&self) -> &str {
         &self.issuer
+    }
+
+    /// Where others find this server, as `host:port`.
+    pub fn external_address(&self) -> &str {
+        &self.external_address
     }
 
     pub fn verifying_keys(&self) -> &[VerifyingKey] {
@@ -116,7 +128,7 @@ impl ServiceAccounts {
     async fn check_bindings(&self, claims: &Claims, now: i64) -> Result<(), AuthenticationError> {
         let kubernetes = &claims.kubernetes;
         let (namespace, account) = (&kubernetes.namespace, &kubernetes.serviceaccount);
-        let found: Option<crate::lookup::Stored<ServiceAccount>> =
+        let found: Option<Shared<ServiceAccount>> =
             self.lookup.get(namespace, &account.name).await?;
         let Some(found) = found else {
             let name = &account.name;

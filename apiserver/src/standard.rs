@@ -1,0 +1,99 @@
+//! The plugins that a cluster has: upstream's authenticators, authorizers and admission, in
+//! upstream's order.
+//!
+//! Enter at [`plugins`].
+
+use std::sync::Arc;
+
+use coracle_transport::ClientCertificates;
+
+use crate::{
+    Lookup, Plugins, Registry,
+    admission::Chain,
+    authn::{
+        AudienceAgnostic, Authenticator, BootstrapTokens, CertificateUsers, FrontProxy, Requests,
+        StaticTokens, TokenAuthenticator, Tokens,
+        reviews::{SelfSubjectReviews, TokenReviews},
+        service_accounts::{Discovery, KeyError, ServiceAccounts, SigningKey},
+        token_request::TokenRequests,
+    },
+    authz::AlwaysAllow,
+    handler::{Handler, Handlers, Place},
+};
+
+/// What the plugins depend on.
+pub struct Security {
+    /// Who signs clients' certificates.
+    pub client_authorities: ClientCertificates,
+    /// Who signs front proxies' certificates, and the names that those may have.
+    pub front_proxy: Option<(ClientCertificates, Vec<String>)>,
+    /// PEM.
+    pub service_account_key: String,
+    /// For example `https://kubernetes.default.svc.cluster.local`.
+    pub issuer: String,
+    /// Where others find this server, as `host:port`.
+    pub external_address: String,
+    pub static_tokens: StaticTokens,
+    /// Whether requests without credentials are let through to authorisation.
+    pub anonymous: bool,
+}
+
+/// The plugins of a server on `registry`.
+pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyError> {
+    let lookup = Lookup::new(registry.clone());
+    let accounts = Arc::new(ServiceAccounts::new(
+        security.issuer,
+        security.external_address,
+        SigningKey::from_pem(security.service_account_key.as_bytes())?,
+        lookup.clone(),
+    ));
+    let audiences = accounts.audiences().to_vec();
+    let by_token: Vec<Arc<dyn TokenAuthenticator>> = vec![
+        Arc::new(AudienceAgnostic {
+            tokens: security.static_tokens,
+            audiences: audiences.clone(),
+        }),
+        accounts.clone(),
+        Arc::new(AudienceAgnostic {
+            tokens: BootstrapTokens::new(lookup),
+            audiences: audiences.clone(),
+        }),
+    ];
+    let tokens = Arc::new(Tokens::new(by_token, audiences));
+    let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
+    if let Some((authorities, names)) = security.front_proxy {
+        authenticators.push(Arc::new(FrontProxy::new(authorities, names)));
+    }
+    authenticators.push(Arc::new(CertificateUsers::new(security.client_authorities)));
+    authenticators.push(tokens.clone());
+    Ok(Plugins {
+        authenticator: Arc::new(Requests::new(authenticators, security.anonymous)),
+        authorizer: Arc::new(AlwaysAllow),
+        admission: Chain::default(),
+        handlers: handlers(&accounts, tokens),
+    })
+}
+
+fn handlers(accounts: &Arc<ServiceAccounts>, tokens: Arc<Tokens>) -> Handlers {
+    const AUTHENTICATION: &str = "authentication.k8s.io";
+    let place = |group, resource, subresource| Place {
+        group,
+        resource,
+        subresource,
+    };
+    let handlers: [(Place, Arc<dyn Handler>); 3] = [
+        (
+            place(AUTHENTICATION, "tokenreviews", ""),
+            Arc::new(TokenReviews(tokens)),
+        ),
+        (
+            place(AUTHENTICATION, "selfsubjectreviews", ""),
+            Arc::new(SelfSubjectReviews),
+        ),
+        (
+            place("", "serviceaccounts", "token"),
+            Arc::new(TokenRequests(accounts.clone())),
+        ),
+    ];
+    Handlers::new(handlers).with_paths(Discovery::documents(accounts))
+}
