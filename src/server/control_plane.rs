@@ -10,8 +10,10 @@ use std::{
 use anyhow::Context as _;
 use coracle_api::{Identity, kinds};
 use coracle_apiserver::{
-    ApiServer, Plugins, Registry,
-    pki::{self, Kubeconfig, Pki},
+    ApiServer, Registry,
+    authn::StaticTokens,
+    pki::{self, Authority, Kubeconfig, Pki},
+    standard::{self, Security},
 };
 use coracle_client::Informers;
 use coracle_store::{
@@ -66,7 +68,8 @@ impl ControlPlane {
             node_ports: args.service_node_port_range.first..=args.service_node_port_range.last,
             ..coracle_apiserver::Config::default()
         };
-        let server = ApiServer::new(config, registry, Plugins::default());
+        let plugins = standard::plugins(&registry, security(settings, &pki, address)?)?;
+        let server = ApiServer::new(config, registry, plugins);
         let shutdown = CancellationToken::new();
         let caches = tokio::spawn({
             let (server, shutdown) = (server.clone(), shutdown.clone());
@@ -227,6 +230,28 @@ fn open_pki(settings: &Settings, service_address: IpAddr) -> anyhow::Result<Pki>
     Ok(Pki::open(&settings.layout.tls(), names)?)
 }
 
+/// Whom the API server believes.
+fn security(settings: &Settings, pki: &Pki, address: SocketAddr) -> anyhow::Result<Security> {
+    let external = SocketAddr::new(settings.advertise_address, address.port());
+    let domain = &settings.args.cluster_domain;
+    let proxies = client_certificates(&pki.request_header_ca)?;
+    Ok(Security {
+        client_authorities: client_certificates(&pki.client_ca)?,
+        front_proxy: Some((proxies, vec!["front-proxy-client".to_owned()])),
+        service_account_key: pki.service_account_key_pem.clone(),
+        issuer: format!("https://kubernetes.default.svc.{domain}"),
+        external_address: external.to_string(),
+        static_tokens: StaticTokens::default(),
+        anonymous: true,
+    })
+}
+
+fn client_certificates(authority: &Authority) -> anyhow::Result<ClientCertificates> {
+    let pem = authority.certificate_pem();
+    let certificates = coracle_transport::parse_certificates(pem.as_bytes())?;
+    Ok(ClientCertificates::new(&certificates)?)
+}
+
 fn serve(
     server: &ApiServer,
     pki: &Pki,
@@ -238,9 +263,7 @@ fn serve(
         pair.certificate_pem.as_bytes(),
         pair.key_pem.as_bytes(),
     )?));
-    let authorities =
-        coracle_transport::parse_certificates(pki.client_ca.certificate_pem().as_bytes())?;
-    let clients = ClientCertificates::new(&authorities)?;
+    let clients = client_certificates(&pki.client_ca)?;
     let tls = Arc::new(coracle_transport::server_config(
         certificate,
         Some(&clients),

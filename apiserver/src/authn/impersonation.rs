@@ -4,8 +4,6 @@
 //! another only for some requests (`impersonate-on:<mode>:<verb>` and `impersonate:<mode>`),
 //! then the older `impersonate`, which allows it for everything.
 
-
-
 use coracle_api::Identity;
 use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
@@ -345,7 +343,6 @@ pub fn service_account(user: &str) -> Option<(&str, &str)> {
     let valid = !namespace.is_empty() && !name.is_empty() && !name.contains(':');
     valid.then_some((namespace, name))
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -59,7 +59,9 @@ mod tests {
             &self,
             _request: &Parts,
         ) -> Result<Option<Identity>, AuthenticationError> {
-            let user = self.0.map_err(|error| AuthenticationError(error.to_owned()))?;
+            let user = self
+                .0
+                .map_err(|error| AuthenticationError(error.to_owned()))?;
             Ok(user.map(|user| Identity {
                 user: user.to_owned(),
                 ..Identity::default()

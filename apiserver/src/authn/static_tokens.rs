@@ -10,7 +10,9 @@ use super::{AuthenticationError, TokenAuthenticator, TokenUser};
 /// What is wrong with a token file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StaticTokensError {
-    #[error("line {line} of the token file has {columns} columns, it needs at least token, user name and user uid")]
+    #[error(
+        "line {line} of the token file has {columns} columns, it needs at least token, user name and user uid"
+    )]
     Columns { line: usize, columns: usize },
     #[error("line {0} of the token file has an empty token")]
     Empty(usize),

@@ -102,14 +102,18 @@ impl Fixture {
 
     async fn token(&self, spec: Value) -> String {
         let path = "/api/v1/namespaces/default/serviceaccounts/robot/token";
-        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        let body =
+            json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
         let request = self.post(path, body).await;
         request["status"]["token"].as_str().unwrap().to_owned()
     }
 
     async fn account(&self) {
-        self.post("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "robot"}}))
-            .await;
+        self.post(
+            "/api/v1/namespaces/default/serviceaccounts",
+            json!({"metadata": {"name": "robot"}}),
+        )
+        .await;
     }
 }
 
@@ -282,7 +286,8 @@ async fn token_requests_are_refused_as_upstream_does() {
         refused(path, pod).await,
         (404, "pods \"none\" not found".to_owned())
     );
-    let other = json!({"boundObjectRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}});
+    let other =
+        json!({"boundObjectRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}});
     assert_eq!(
         refused(path, other).await,
         (
@@ -337,10 +342,7 @@ async fn others_can_find_the_keys() {
         .await
         .json();
     assert_eq!(document["issuer"], ISSUER);
-    assert_eq!(
-        document["jwks_uri"],
-        "https://10.0.0.1:6443/openid/v1/jwks"
-    );
+    assert_eq!(document["jwks_uri"], "https://10.0.0.1:6443/openid/v1/jwks");
     let keys = fixture.server.get("/openid/v1/jwks").await;
     assert_eq!(
         keys.headers[header::CONTENT_TYPE],

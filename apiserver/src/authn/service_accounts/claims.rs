@@ -72,10 +72,16 @@ impl Claims {
     /// # Errors
     /// What is wrong, in upstream's words.
     pub fn check_time(&self, now: i64) -> Result<(), &'static str> {
-        if self.not_before.is_some_and(|from| now + LEEWAY_SECONDS < from) {
+        if self
+            .not_before
+            .is_some_and(|from| now + LEEWAY_SECONDS < from)
+        {
             return Err("service account token is not valid yet");
         }
-        if self.expiry.is_some_and(|until| now - LEEWAY_SECONDS > until) {
+        if self
+            .expiry
+            .is_some_and(|until| now - LEEWAY_SECONDS > until)
+        {
             return Err("service account token has expired");
         }
         if self.issued_at.is_some_and(|at| now + LEEWAY_SECONDS < at) {

@@ -30,9 +30,7 @@ enum Document {
 
 impl Discovery {
     /// Every document, by its path.
-    pub fn documents(
-        accounts: &Arc<ServiceAccounts>,
-    ) -> [(&'static str, Arc<dyn PathHandler>); 2] {
+    pub fn documents(accounts: &Arc<ServiceAccounts>) -> [(&'static str, Arc<dyn PathHandler>); 2] {
         [
             (CONFIGURATION_PATH, Document::Configuration),
             (KEYS_PATH, Document::Keys),
@@ -80,10 +78,7 @@ fn answer(accounts: &ServiceAccounts, document: Document) -> Response<Body> {
     let mut response = Response::new(Body::from(json.to_string()));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(content_type),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(
         header::CACHE_CONTROL,
         HeaderValue::from_static("public, max-age=3600"),

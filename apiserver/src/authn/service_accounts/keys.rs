@@ -28,7 +28,9 @@ const RSA_ALGORITHM: [u8; 15] = [
 pub enum KeyError {
     #[error("cannot read the service account key: {0}")]
     Pem(#[from] coracle_transport::TlsError),
-    #[error("the service account key is neither an ECDSA P-256 nor an RSA key of 2048 bits or more, as PKCS#8: {0}")]
+    #[error(
+        "the service account key is neither an ECDSA P-256 nor an RSA key of 2048 bits or more, as PKCS#8: {0}"
+    )]
     Rejected(ring::error::KeyRejected),
     #[error("the service account key is in a form that is not supported, convert it to PKCS#8")]
     Form,

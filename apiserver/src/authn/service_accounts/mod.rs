@@ -233,7 +233,9 @@ fn identity(claims: &Claims) -> Identity {
     };
     let mut add = |key: &str, value: &str| {
         if !value.is_empty() {
-            identity.extra.insert(key.to_owned(), vec![value.to_owned()]);
+            identity
+                .extra
+                .insert(key.to_owned(), vec![value.to_owned()]);
         }
     };
     if let Some(pod) = &kubernetes.pod {
