@@ -74,6 +74,7 @@ async fn kubernetes_service(client: &Client, api: ApiAddress) -> anyhow::Result<
         "spec": {
             "type": "ClusterIP",
             "clusterIP": api.service,
+            "clusterIPs": [api.service],
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": api.port}],
         },
     }))?;

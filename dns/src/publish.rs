@@ -31,6 +31,7 @@ pub async fn publish(client: &Client, config: &Config, address: IpAddr) -> Resul
         },
         "spec": {
             "clusterIP": config.cluster_dns,
+            "clusterIPs": [config.cluster_dns],
             // Each node answers its own pods.
             "internalTrafficPolicy": "Local",
             "ports": [
