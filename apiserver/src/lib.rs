@@ -27,6 +27,7 @@ mod respond;
 pub mod selector;
 mod server;
 pub mod standard;
+mod services;
 mod strategy;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -37,6 +37,7 @@ use crate::{
     registry::Registry,
     request_info::RequestInfo,
     respond::{self, Output},
+    services::Services,
     verbs,
 };
 
@@ -74,6 +75,7 @@ struct Inner {
     discovery: Discovery,
     health: Health,
     metrics: Metrics,
+    services: Option<Services>,
     readers: Semaphore,
     writers: Semaphore,
     /// Ends long-running requests.
@@ -87,6 +89,7 @@ impl ApiServer {
             discovery: Discovery::default(),
             health: Health::default(),
             metrics: Metrics::default(),
+            services: Services::new(&registry, &config),
             readers: Semaphore::new(config.max_requests),
             writers: Semaphore::new(config.max_mutating_requests),
             config,
@@ -99,8 +102,17 @@ impl ApiServer {
     /// Keeps the watch caches at the store's revision until `shutdown`; then ends long-running
     /// requests.
     pub async fn run(&self, shutdown: CancellationToken) {
-        self.0.registry.run(shutdown).await;
+        tokio::join!(self.0.registry.run(shutdown), self.repair());
         self.0.shutdown.cancel();
+    }
+
+    async fn repair(&self) {
+        self.0.registry.ready().await;
+        if let Some(services) = &self.0.services
+            && let Err(error) = services.repair().await
+        {
+            tracing::error!(%error, "cannot put back what belongs to Services");
+        }
     }
 
     pub fn config(&self) -> &Config {
@@ -122,6 +134,10 @@ impl ApiServer {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    pub(crate) fn services(&self) -> Option<&Services> {
+        self.0.services.as_ref()
     }
 
     pub(crate) fn discovery(&self) -> &Discovery {

@@ -3,6 +3,7 @@
 mod crud;
 mod list;
 mod paths;
+mod services;
 mod subresources;
 mod update;
 mod watch;

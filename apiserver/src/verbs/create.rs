@@ -5,7 +5,10 @@ use coracle_api::Object;
 use coracle_store::Error;
 use http::{Response, StatusCode};
 
-use super::written::{Written, insert};
+use super::{
+    companions,
+    written::{Written, insert},
+};
 use crate::{
     admission::Operation,
     body, decode,
@@ -21,6 +24,8 @@ use crate::{
 
 /// How often a name is generated anew when it was taken, as upstream.
 const GENERATE_ATTEMPTS: usize = 8;
+/// How often another address or port is tried when someone else was faster.
+const MAX_ATTEMPTS: usize = 100;
 
 /// Creates the object in the body and answers with it as it was stored.
 pub async fn create(
@@ -68,7 +73,15 @@ pub async fn create_object(
         .await?;
     let generate = given_name.is_empty() && object.meta().name.is_none();
     let namespace = object.meta().namespace.clone().unwrap_or_default();
+    // What is given to an object is chosen anew at each attempt.
+    let has_companions = companions::has_any(server, &*object);
+    let admitted = has_companions.then(|| object.clone_object());
     for attempt in 1.. {
+        if let Some(admitted) = &admitted {
+            server.registry().fresh().await?;
+            object = admitted.clone_object();
+        }
+        let companions = companions::create(server, &mut *object)?;
         strategy::prepare_for_create(kind, &mut *object, generate);
         strategy::validate_create(kind, &*object, &context.warnings)?;
         let name = object.meta().name.clone().unwrap_or_default();
@@ -84,11 +97,17 @@ pub async fn create_object(
             };
         }
         let value = strategy::to_bytes(resource, &*object);
-        match insert(server.registry(), key.into(), value).await {
+        match insert(server.registry(), key.as_str().into(), value, companions).await {
             Ok(entry) => return Ok(Written::Stored(entry.into())),
+            Err(Error::Conflict { key: taken, .. }) if *taken != key && attempt < MAX_ATTEMPTS => {}
             Err(Error::Conflict { .. }) if generate && attempt < GENERATE_ATTEMPTS => {}
             Err(Error::Conflict { .. }) if generate => {
                 return Err(ApiError::generate_name_conflict(&**kind, &name));
+            }
+            Err(Error::Conflict { key: taken, .. }) if *taken != key => {
+                return Err(ApiError::internal(format!(
+                    "{taken} is taken, again and again"
+                )));
             }
             Err(Error::Conflict { .. }) => return Err(ApiError::already_exists(&**kind, &name)),
             Err(error) => return Err(error.into()),

@@ -10,7 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     DeleteOptions, ListMeta, Status, StatusDetails,
 };
 
-use super::written::{remove, replace};
+use super::{
+    companions,
+    written::{remove, replace},
+};
 use crate::{
     admission::Operation,
     body,
@@ -21,6 +24,7 @@ use crate::{
     registry::Resource,
     respond::{self, Output},
     server::{ApiServer, Context},
+    services::Companions,
     strategy::{self, Deletion},
     verbs::get::cache_of,
 };
@@ -141,14 +145,15 @@ async fn carry_out(
         }
         Deletion::Mark => {
             let value = strategy::to_bytes(resource, &*object);
-            let marked = replace(registry, entry, value).await?;
+            let marked = replace(registry, entry, value, Companions::default()).await?;
             (Some(Arc::new(marked)), false)
         }
         Deletion::Now => {
             let last = if dry_run {
                 entry.clone()
             } else {
-                Arc::new(remove(registry, entry).await?)
+                let companions = companions::delete(server, &*object);
+                Arc::new(remove(registry, entry, companions).await?)
             };
             (Some(last).filter(|_| shows_object(resource)), true)
         }

@@ -3,6 +3,7 @@
 //! Enter at [`dispatch`], which chooses by the request's data.
 
 mod binding;
+mod companions;
 mod create;
 mod delete;
 mod delete_collection;

@@ -11,6 +11,7 @@ use crate::{
     cache::Entry,
     error::ApiError,
     registry::{Registry, Resource},
+    services::Companions,
     strategy,
 };
 
@@ -37,7 +38,7 @@ pub async fn rewrite(
         if dry_run || entry.is_stored_as(&value) {
             return Ok(entry);
         }
-        match replace(registry, &entry, value).await {
+        match replace(registry, &entry, value, Companions::default()).await {
             Ok(entry) => return Ok(entry.into()),
             Err(Error::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),

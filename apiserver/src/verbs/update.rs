@@ -10,6 +10,7 @@ use http::{Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
+    companions,
     create::create_object,
     written::{Written, remove, replace},
 };
@@ -25,6 +26,7 @@ use crate::{
     registry::Resource,
     respond::Output,
     server::{ApiServer, Context},
+    services::Companions,
     strategy,
     verbs::get::cache_of,
 };
@@ -143,6 +145,10 @@ async fn change_entry(
         .admit(&attributes, Some(&mut *new), Some(&*old))
         .await?;
     check_version(resource, &mut *new, &*old)?;
+    let companions = match change.subresource {
+        None => companions::update(server, &mut *new, &*old)?,
+        Some(_) => Companions::default(),
+    };
     strategy::prepare_for_update(kind, &mut *new, &*old, change.subresource);
     strategy::validate_update(kind, &*new, &*old, change.subresource, &context.warnings)?;
     admission
@@ -157,14 +163,15 @@ async fn change_entry(
         // The last write of an object is seen only in its deletion.
         let last = Entry::unindexed_at(entry.key.clone(), &value, entry.revision);
         let last = last.map_err(ApiError::internal)?;
-        return Ok(remove(server.registry(), entry)
+        let gone = companions::delete(server, &*old);
+        return Ok(remove(server.registry(), entry, gone)
             .await
             .map(|gone| Written::Stored(last.at_revision(gone.revision).into())));
     }
     if entry.is_stored_as(&value) {
         return Ok(Ok(Written::Stored(entry.clone())));
     }
-    let replaced = replace(server.registry(), entry, value).await;
+    let replaced = replace(server.registry(), entry, value, companions).await;
     Ok(replaced.map(|entry| Written::Stored(entry.into())))
 }
 

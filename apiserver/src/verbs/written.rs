@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::Object;
-use coracle_store::{Compare, Error, KeyValue, Transaction, Write};
+use coracle_store::{Compare, Error, Transaction, Write};
 use http::{Response, StatusCode};
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     error::ApiError,
     registry::{Registry, Resource},
     respond::{self, Output},
+    services::Companions,
 };
 
 /// The object as a write left it.
@@ -46,26 +47,43 @@ impl Written {
 }
 
 /// Writes a key that does not exist.
-pub async fn insert(registry: &Registry, key: Arc<str>, value: Bytes) -> Result<Entry, Error> {
-    put(registry, Compare::Absent(key.clone()), key, value).await
+pub async fn insert(
+    registry: &Registry,
+    key: Arc<str>,
+    value: Bytes,
+    companions: Companions,
+) -> Result<Entry, Error> {
+    put(
+        registry,
+        Compare::Absent(key.clone()),
+        key,
+        value,
+        companions,
+    )
+    .await
 }
 
 /// Writes a key that stands as in `entry`.
-pub async fn replace(registry: &Registry, entry: &Entry, value: Bytes) -> Result<Entry, Error> {
+pub async fn replace(
+    registry: &Registry,
+    entry: &Entry,
+    value: Bytes,
+    companions: Companions,
+) -> Result<Entry, Error> {
     let compare = Compare::ModRevision(entry.key.clone(), entry.revision);
-    put(registry, compare, entry.key.clone(), value).await
+    put(registry, compare, entry.key.clone(), value, companions).await
 }
 
 /// Deletes a key that stands as in `entry`, and gives what watchers are told of it.
-pub async fn remove(registry: &Registry, entry: &Entry) -> Result<Entry, Error> {
+pub async fn remove(
+    registry: &Registry,
+    entry: &Entry,
+    companions: Companions,
+) -> Result<Entry, Error> {
     let key = entry.key.clone();
-    let revision = registry
-        .store()
-        .commit(Transaction {
-            compares: vec![Compare::ModRevision(key.clone(), entry.revision)],
-            writes: vec![Write::Delete { key }],
-        })
-        .await?;
+    let compare = Compare::ModRevision(key.clone(), entry.revision);
+    let transaction = transaction(compare, Write::Delete { key }, companions);
+    let revision = registry.store().commit(transaction).await?;
     Ok(entry.at_revision(revision))
 }
 
@@ -74,22 +92,24 @@ async fn put(
     compare: Compare,
     key: Arc<str>,
     value: Bytes,
+    companions: Companions,
 ) -> Result<Entry, Error> {
-    let revision = registry
-        .store()
-        .commit(Transaction {
-            compares: vec![compare],
-            writes: vec![Write::Put {
-                key: key.clone(),
-                value: value.clone(),
-            }],
-        })
-        .await?;
-    Entry::unindexed(&KeyValue {
-        key,
-        value,
-        create_revision: revision,
-        mod_revision: revision,
-    })
-    .map_err(|error| Error::Backend(error.to_string()))
+    let write = Write::Put {
+        key: key.clone(),
+        value: value.clone(),
+    };
+    let transaction = transaction(compare, write, companions);
+    let revision = registry.store().commit(transaction).await?;
+    Entry::unindexed_at(key, &value, revision).map_err(|error| Error::Backend(error.to_string()))
+}
+
+/// The object's own comparison comes first, so that it is the one that is reported.
+fn transaction(compare: Compare, write: Write, companions: Companions) -> Transaction {
+    let mut transaction = Transaction {
+        compares: vec![compare],
+        writes: vec![write],
+    };
+    transaction.compares.extend(companions.compares);
+    transaction.writes.extend(companions.writes);
+    transaction
 }
