@@ -26,8 +26,8 @@ pub mod request_info;
 mod respond;
 pub mod selector;
 mod server;
-pub mod standard;
 mod services;
+pub mod standard;
 mod strategy;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
