@@ -3,6 +3,7 @@
 //! Enter at [`Registry`]. It knows every served resource, reads the store once, and then
 //! follows it with a single watch; [`Registry::fresh`] is what makes cached reads linearizable.
 
+pub(crate) mod expiry;
 mod table;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};

@@ -34,7 +34,7 @@ use crate::{
     metrics::Metrics,
     paths::{self, Discovery, Health},
     query::Query,
-    registry::Registry,
+    registry::{Registry, expiry},
     request_info::RequestInfo,
     respond::{self, Output},
     services::Services,
@@ -102,8 +102,21 @@ impl ApiServer {
     /// Keeps the watch caches at the store's revision until `shutdown`; then ends long-running
     /// requests.
     pub async fn run(&self, shutdown: CancellationToken) {
-        tokio::join!(self.0.registry.run(shutdown), self.repair());
+        tokio::join!(
+            self.0.registry.run(shutdown.clone()),
+            self.repair(),
+            self.expire_events(shutdown)
+        );
         self.0.shutdown.cancel();
+    }
+
+    async fn expire_events(&self, shutdown: CancellationToken) {
+        let registry = &self.0.registry;
+        let events = registry.find("", "v1", "events");
+        if let Some(cache) = events.and_then(|events| events.cache.clone()) {
+            let ttl = self.0.config.event_ttl;
+            expiry::run(&**registry.store(), &cache, ttl, shutdown).await;
+        }
     }
 
     async fn repair(&self) {

@@ -72,6 +72,8 @@ pub struct Watcher {
     id: u64,
     /// The sequence number of the next change to look at.
     position: u64,
+    /// Changes up to this revision are passed over: it may be in the future.
+    after: Revision,
 }
 
 impl Drop for Watcher {
@@ -92,6 +94,7 @@ impl Cache {
     ) -> Result<Watcher, TooOld> {
         let mut watcher = self.register(filter);
         watcher.position = self.state.read().history.after(revision)?;
+        watcher.after = revision;
         Ok(watcher)
     }
 
@@ -121,6 +124,7 @@ impl Cache {
             slot,
             id,
             position: 0,
+            after: 0,
         }
     }
 }
@@ -154,6 +158,7 @@ impl Watcher {
         self.position += changes.len() as u64;
         Ok(changes
             .iter()
+            .filter(|change| change.revision > self.after)
             .filter_map(|change| event(change, &self.slot.filter))
             .collect())
     }

@@ -36,6 +36,16 @@ enum Field {
 }
 
 impl Filter {
+    /// Every object of a resource.
+    pub fn all(cache: &Cache) -> Self {
+        Filter {
+            prefix: cache.prefix().to_owned(),
+            key: None,
+            labels: LabelSelector::EVERYTHING,
+            fields: Vec::new(),
+        }
+    }
+
     /// `namespace` and `name` are empty where the request has none.
     ///
     /// # Errors

@@ -130,3 +130,38 @@ async fn a_table_names_its_columns_once() {
     assert_eq!(second["object"]["columnDefinitions"], json!([]));
     assert_eq!(second["object"]["rows"][0]["cells"][0], "b");
 }
+
+#[tokio::test(start_paused = true)]
+async fn events_go_by_themselves() {
+    const EVENTS: &str = "/api/v1/namespaces/default/events";
+    let server = TestServer::start().await;
+    let event = json!({
+        "metadata": {"name": "e"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "Tested",
+        "type": "Normal",
+    });
+    let created = server.post(EVENTS, &event).await;
+    assert_eq!(created.code, 201, "{}", created.message());
+    let mut events = server
+        .watch(&format!("{EVENTS}?watch=1&timeoutSeconds=100000"))
+        .await;
+    assert_eq!(events.next_name().await, named("ADDED", "e"));
+    tokio::time::advance(Duration::from_secs(3500)).await;
+    assert_eq!(server.get(&format!("{EVENTS}/e")).await.code, 200);
+    tokio::time::advance(Duration::from_secs(101)).await;
+    assert_eq!(events.next_name().await, named("DELETED", "e"));
+}
+
+#[tokio::test]
+async fn a_watch_may_begin_in_the_future() {
+    let server = TestServer::start().await;
+    let version: u64 = create(&server, "a").await.parse().unwrap();
+    let future = version + 1;
+    let mut events = server
+        .watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={future}"))
+        .await;
+    create(&server, "b").await;
+    create(&server, "c").await;
+    assert_eq!(events.next_name().await, named("ADDED", "c"));
+}

@@ -2,6 +2,7 @@
 
 mod encode;
 mod stream;
+mod websocket;
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,6 +43,9 @@ pub async fn watch(
     let encoder = Encoder::new(output, resource.clone());
     let initial = begin(server.registry(), resource, &options, filter).await;
     let stream = WatchStream::new(server, encoder, initial, &options, timeout);
+    if websocket::is_websocket(context.headers()) {
+        return websocket::serve(&context.parts, stream);
+    }
     Response::builder()
         .header(header::CONTENT_TYPE, content_type)
         .header(header::CACHE_CONTROL, "no-cache, private")
@@ -58,12 +62,14 @@ async fn begin(
 ) -> Result<Initial, ApiError> {
     let cache = cache_of(resource)?;
     let version = parse_version(&options.resource_version)?;
-    if options.resource_version.is_empty() {
-        registry.fresh().await?;
-    } else {
-        registry.reached(version).await?;
-    }
-    if options.send_initial_events == Some(true) {
+    let initial = options.send_initial_events == Some(true);
+    match (options.resource_version.as_str(), initial) {
+        ("", _) => registry.fresh().await?,
+        (_, true) => registry.reached(version).await?,
+        // A watch may begin in the future.
+        (_, false) => registry.reached(0).await?,
+    };
+    if initial {
         let (objects, watcher) = cache.watch_from_now(filter.clone());
         let events = objects
             .values()
