@@ -21,9 +21,6 @@ const REMOVALS: usize = 1024;
 /// An object of any kind has gone from the cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Removed {
-    pub group: String,
-    /// The plural, for example `configmaps`.
-    pub resource: String,
     /// Empty for objects of the cluster.
     pub namespace: String,
 }

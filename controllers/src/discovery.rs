@@ -9,12 +9,14 @@ use kube::{
     core::{ApiResource, discovery::v2::APIGroupDiscoveryList},
 };
 
-/// A resource that the API serves, in the version it prefers.
+/// A resource that the API serves in one version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Served {
     pub resource: ApiResource,
     pub namespaced: bool,
     pub verbs: BTreeSet<String>,
+    /// Whether this is the version in which the API prefers to serve it.
+    pub preferred: bool,
 }
 
 /// What discovery found, and which groups could not answer.
@@ -92,10 +94,11 @@ impl Discovered {
                 for found in version.resources {
                     let plural = found.resource.unwrap_or_default();
                     let kind = found.response_kind.and_then(|kind| kind.kind);
-                    if plural.is_empty() || !seen.insert(plural.clone()) {
+                    if plural.is_empty() {
                         continue;
                     }
                     self.served.push(Served {
+                        preferred: seen.insert(plural.clone()),
                         resource: ApiResource {
                             group: name.clone(),
                             version: number.clone(),
@@ -141,7 +144,8 @@ mod tests {
         .expect("a discovery document");
         let mut found = Discovered::default();
         found.add(list);
-        let described: Vec<String> = found.served.iter().map(Served::describe).collect();
+        let preferred = found.served.iter().filter(|served| served.preferred);
+        let described: Vec<String> = preferred.map(Served::describe).collect();
         assert_eq!(
             described,
             [
@@ -149,7 +153,7 @@ mod tests {
                 "autoscaling/v1, Resource=olds",
             ]
         );
-        assert!(found.served[0].namespaced && !found.served[1].namespaced);
+        assert!(found.served[0].namespaced && !found.served[2].namespaced);
         assert!(found.served[0].can("delete") && !found.served[0].can("watch"));
         assert_eq!(
             found.failed,

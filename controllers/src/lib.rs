@@ -14,6 +14,7 @@ mod deployment;
 mod discovery;
 mod endpoints;
 mod error;
+mod garbage;
 mod hash;
 mod labels;
 mod namespace;
@@ -89,6 +90,11 @@ pub const TABLE: &[Controller] = &[
         name: "root-ca-certificate-publisher-controller",
         account: "root-ca-cert-publisher",
         run: |context, shutdown| Box::pin(service_accounts::publish_root_ca(context, shutdown)),
+    },
+    Controller {
+        name: "garbage-collector-controller",
+        account: "generic-garbage-collector",
+        run: |context, shutdown| Box::pin(garbage::run(context, shutdown)),
     },
 ];
 

@@ -49,6 +49,8 @@ pub(crate) enum Done {
     Settled,
     /// Look at it again after this long, even when nothing changes.
     Again(Duration),
+    /// Too early: look at it again after the backoff.
+    Retry,
 }
 
 /// Works on the queue's keys with this many workers until the shutdown.
@@ -76,6 +78,7 @@ pub(crate) async fn work<K, F>(
                     queue.forget(&key);
                     queue.add_after(key.clone(), delay);
                 }
+                Ok(Done::Retry) => queue.retry(key.clone()),
                 Err(error) => {
                     if error.is_conflict() {
                         tracing::debug!(controller, %key, %error, "written by somebody else too");

@@ -205,6 +205,7 @@ mod tests {
             },
             namespaced: true,
             verbs: Default::default(),
+            preferred: true,
         }
     }
 

@@ -193,7 +193,7 @@ impl Controller {
                 progress.groups_failed(&found.failed);
             }
             let mut served = found.served;
-            served.retain(|served| served.namespaced && served.can("delete"));
+            served.retain(|served| served.preferred && served.namespaced && served.can("delete"));
             let pods = served
                 .iter()
                 .position(|served| {
