@@ -41,6 +41,21 @@ impl Layout {
         self.root.join("node")
     }
 
+    /// Names the runtime's socket, when somebody else's runtime is used.
+    pub fn runtime_endpoint(&self) -> PathBuf {
+        self.node().join("runtime-endpoint")
+    }
+
+    /// The control group below which this cluster's pods are: upstream's place for the machine's
+    /// own cluster, one named after the data directory for any other.
+    pub fn cgroup_root(&self) -> PathBuf {
+        if self.is_default() {
+            return PathBuf::from("/");
+        }
+        let name = self.root.to_string_lossy();
+        Path::new("/").join(name.trim_matches('/').replace(['/', ' '], "-"))
+    }
+
     /// Where our containerd listens.
     pub fn containerd_socket(&self) -> PathBuf {
         self.root.join("node/run/containerd/containerd.sock")

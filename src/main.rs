@@ -9,9 +9,13 @@ mod images;
 mod logging;
 mod server;
 mod status;
+mod stop;
 mod supervise;
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
@@ -42,6 +46,15 @@ fn is_cni_plugin() -> bool {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
+    // The container runtime runs this program under the names of its CNI plugins.
+    let name = std::env::args_os().next().map(PathBuf::from);
+    let name = name
+        .as_deref()
+        .and_then(Path::file_name)
+        .unwrap_or_default();
+    if name == coracle_cni::PLUGIN || name == coracle_cni::LOOPBACK {
+        return Ok(coracle_cni::main());
+    }
     let cli = Cli::parse_from(config_file::arguments(std::env::args_os().collect())?);
     match cli.command {
         Command::CheckConfig(args) => check_config(&args),
@@ -76,7 +89,11 @@ fn run() -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Stop(_) => anyhow::bail!("not wired"),
+        Command::Stop(args) => {
+            let layout = Layout::new(&args.data.data_dir)?;
+            runtime()?.block_on(stop::run(&layout, args.remove_data))?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! `coracle server`: starts the control plane and the node in order, and stops them.
 
+mod certificates;
 mod control_plane;
 mod network;
-mod node;
+pub mod node;
 
-use std::{net::IpAddr, process::ExitCode, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,6 +66,12 @@ impl Settings {
             layout,
             args,
         })
+    }
+
+    /// Where users find the administrator's kubeconfig.
+    pub fn public_kubeconfig(&self) -> PathBuf {
+        let given = self.args.write_kubeconfig.clone();
+        given.unwrap_or_else(|| self.layout.kubeconfig())
     }
 
     fn enabled(&self, component: Disable) -> bool {

@@ -46,7 +46,10 @@ pub async fn run(layout: &Layout, remove_data: bool) -> anyhow::Result<()> {
         println!("stopped {}", layout.root.display());
         Ok(())
     } else {
-        bail!("not everything could be taken down:\n  {}", failures.join("\n  "))
+        bail!(
+            "not everything could be taken down:\n  {}",
+            failures.join("\n  ")
+        )
     }
 }
 

@@ -4,7 +4,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -12,25 +11,23 @@ use coracle_api::{Identity, kinds};
 use coracle_apiserver::{
     ApiServer, Registry,
     authn::StaticTokens,
-    pki::{self, Authority, Kubeconfig, Pki},
+    pki::{self, Pki},
     standard::{self, Security},
 };
 use coracle_client::Informers;
 use coracle_store::{
     EtcdConfig, EtcdStore, HistoryLimits, MemoryStore, SqliteConfig, SqliteStore, Store,
 };
-use coracle_transport::{ClientCertificates, ServeOptions, ServerCertificate, certified_key};
+use coracle_transport::ServeOptions;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Settings, network};
+use super::{Settings, certificates::Certificates, network};
 use crate::{cli::Disable, data_dir, supervise::Components};
 
 /// Keys that live in memory only, so that an idle cluster writes nothing to its disk.
 const VOLATILE: [&str; 2] = ["/registry/leases/", "/registry/events/"];
-/// Certificates are looked at this often; renewal is due months before they expire.
-const RENEWAL_CHECK: Duration = Duration::from_secs(6 * 3600);
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -39,7 +36,7 @@ pub struct ControlPlane {
     pub kubeconfig: PathBuf,
     /// The address of the `kubernetes` Service.
     pub service_address: IpAddr,
-    pub pki: Arc<Pki>,
+    pub certificates: Arc<Certificates>,
     /// Every component's caches.
     pub informers: Informers,
     server: ApiServer,
@@ -59,7 +56,12 @@ impl ControlPlane {
             .context("cannot read the listener's address")?;
         let store = open_store(settings).await?;
         let service_address = network::first_address(&args.service_cidr)?;
-        let pki = Arc::new(open_pki(settings, service_address)?);
+        let kubeconfig = settings.public_kubeconfig();
+        let certificates = Arc::new(Certificates::new(
+            open_pki(settings, service_address)?,
+            reachable(address),
+            vec![settings.layout.admin_kubeconfig(), kubeconfig.clone()],
+        )?);
         info!(folder = %settings.layout.tls().display(), "certificates are in place");
 
         let registry = Registry::new(store.clone(), kinds::builtin());
@@ -68,7 +70,7 @@ impl ControlPlane {
             node_ports: args.service_node_port_range.first..=args.service_node_port_range.last,
             ..coracle_apiserver::Config::default()
         };
-        let plugins = standard::plugins(&registry, security(settings, &pki, address)?)?;
+        let plugins = standard::plugins(&registry, security(settings, &certificates, address))?;
         let server = ApiServer::new(config, registry, plugins);
         let shutdown = CancellationToken::new();
         let caches = tokio::spawn({
@@ -77,13 +79,14 @@ impl ControlPlane {
         });
         server.registry().ready().await;
         info!("the watch caches are filled");
-        let serving = serve(&server, &pki, listener, shutdown.clone())?;
+        let serving = serve(&server, &certificates, listener, shutdown.clone())?;
+        certificates.write_kubeconfigs()?;
         let informers = Informers::new(client(&server, "system:coracle", &["system:masters"]));
         Ok(ControlPlane {
             address,
-            kubeconfig: write_kubeconfigs(settings, &pki, address)?,
+            kubeconfig,
             service_address,
-            pki,
+            certificates,
             informers,
             server,
             store,
@@ -114,6 +117,8 @@ impl ControlPlane {
 
     /// Starts the scheduler and the controllers.
     pub fn spawn_components(&self, settings: &Settings, components: &Components) {
+        let certificates = self.certificates.clone();
+        components.spawn("certificates", move |run| certificates.clone().keep(run));
         if settings.enabled(Disable::Scheduler) {
             self.spawn_scheduler(components);
         }
@@ -122,7 +127,7 @@ impl ControlPlane {
                 self.client("system:kube-controller-manager", &[]),
                 self.informers.clone(),
                 coracle_controllers::Config {
-                    root_ca: self.pki.server_ca.certificate_pem().to_owned(),
+                    root_ca: self.certificates.server_ca.clone(),
                 },
             );
             for controller in coracle_controllers::TABLE {
@@ -231,78 +236,43 @@ fn open_pki(settings: &Settings, service_address: IpAddr) -> anyhow::Result<Pki>
 }
 
 /// Whom the API server believes.
-fn security(settings: &Settings, pki: &Pki, address: SocketAddr) -> anyhow::Result<Security> {
+fn security(settings: &Settings, certificates: &Certificates, address: SocketAddr) -> Security {
     let external = SocketAddr::new(settings.advertise_address, address.port());
     let domain = &settings.args.cluster_domain;
-    let proxies = client_certificates(&pki.request_header_ca)?;
-    Ok(Security {
-        client_authorities: client_certificates(&pki.client_ca)?,
-        front_proxy: Some((proxies, vec!["front-proxy-client".to_owned()])),
-        service_account_key: pki.service_account_key_pem.clone(),
+    let proxies = vec!["front-proxy-client".to_owned()];
+    Security {
+        client_authorities: certificates.clients.clone(),
+        front_proxy: Some((certificates.front_proxies.clone(), proxies)),
+        service_account_key: certificates.service_account_key.clone(),
         issuer: format!("https://kubernetes.default.svc.{domain}"),
         external_address: external.to_string(),
         static_tokens: StaticTokens::default(),
         anonymous: true,
-    })
-}
-
-fn client_certificates(authority: &Authority) -> anyhow::Result<ClientCertificates> {
-    let pem = authority.certificate_pem();
-    let certificates = coracle_transport::parse_certificates(pem.as_bytes())?;
-    Ok(ClientCertificates::new(&certificates)?)
+    }
 }
 
 fn serve(
     server: &ApiServer,
-    pki: &Pki,
+    certificates: &Certificates,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
-    let pair = &pki.leaves.api_server;
-    let certificate = Arc::new(ServerCertificate::new(certified_key(
-        pair.certificate_pem.as_bytes(),
-        pair.key_pem.as_bytes(),
-    )?));
-    let clients = client_certificates(&pki.client_ca)?;
-    let tls = Arc::new(coracle_transport::server_config(
-        certificate,
-        Some(&clients),
-    )?);
-    let server = server.clone();
+    let certificate = certificates.api_server.clone();
+    let tls = coracle_transport::server_config(certificate, Some(&certificates.clients))?;
     Ok(tokio::spawn(coracle_transport::serve(
         listener,
-        tls,
-        server,
+        Arc::new(tls),
+        server.clone(),
         ServeOptions::default(),
         shutdown,
     )))
 }
 
-/// Writes the administrator's kubeconfig where users and our own subcommands find it.
-fn write_kubeconfigs(
-    settings: &Settings,
-    pki: &Pki,
-    address: SocketAddr,
-) -> anyhow::Result<PathBuf> {
-    let host = if address.ip().is_unspecified() {
-        IpAddr::from([127, 0, 0, 1])
+/// The address by which this machine reaches the API.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::from(([127, 0, 0, 1], address.port()))
     } else {
-        address.ip()
-    };
-    let server = format!("https://{}", SocketAddr::new(host, address.port()));
-    let kubeconfig = Kubeconfig {
-        server: &server,
-        server_ca_pem: pki.server_ca.certificate_pem(),
-        client: &pki.leaves.admin,
-    };
-    let layout = &settings.layout;
-    let public = settings
-        .args
-        .write_kubeconfig
-        .clone()
-        .unwrap_or_else(|| layout.kubeconfig());
-    for path in [&layout.admin_kubeconfig(), &public] {
-        pki::write_kubeconfig(path, &kubeconfig)?;
+        address
     }
-    Ok(public)
 }

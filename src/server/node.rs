@@ -1,7 +1,23 @@
-//! The node: kubelet, service proxy and cluster DNS, wired to the control plane.
+//! The node: kubelet, service proxy and cluster DNS, wired to the control plane; and what undoes
+//! all that they do to the host.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use coracle_kubelet::{
+    Config,
+    config::{Managed, RuntimeSource},
+    pause,
+};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Taint;
 
 use super::{Settings, control_plane::ControlPlane};
-use crate::{cli::Disable, supervise::Components};
+use crate::{
+    cli::Disable,
+    data_dir::{self, Layout},
+    supervise::Components,
+};
 
 /// Starts the node's components.
 pub fn spawn(
@@ -9,22 +25,166 @@ pub fn spawn(
     control_plane: &ControlPlane,
     components: &Components,
 ) -> anyhow::Result<()> {
+    kubelet_config(settings)?;
     if settings.enabled(Disable::Dns) {
-        let config = coracle_dns::Config {
-            node_name: settings.node_name.clone(),
-            cluster_domain: settings.args.cluster_domain.clone(),
-            cluster_dns: settings.args.cluster_dns,
-            resolv_conf: "/etc/resolv.conf".into(),
-            port: 53,
-        };
-        let client = control_plane.client(
-            "system:serviceaccount:kube-system:coredns",
-            &["system:serviceaccounts"],
-        );
-        let informers = control_plane.informers.clone();
-        components.spawn("dns", move |run| {
-            coracle_dns::Dns::new(config.clone(), client.clone(), informers.clone()).run(run)
-        });
+        spawn_dns(settings, control_plane, components);
     }
     Ok(())
+}
+
+fn spawn_dns(settings: &Settings, control_plane: &ControlPlane, components: &Components) {
+    let config = coracle_dns::Config {
+        node_name: settings.node_name.clone(),
+        cluster_domain: settings.args.cluster_domain.clone(),
+        cluster_dns: settings.args.cluster_dns,
+        resolv_conf: "/etc/resolv.conf".into(),
+        port: 53,
+    };
+    let client = control_plane.client("system:coredns", &["system:masters"]);
+    let informers = control_plane.informers.clone();
+    components.spawn("dns", move |run| {
+        coracle_dns::Dns::new(config.clone(), client.clone(), informers.clone()).run(run)
+    });
+}
+
+/// What the kubelet is told.
+fn kubelet_config(settings: &Settings) -> anyhow::Result<Config> {
+    let (args, layout) = (&settings.args, &settings.layout);
+    let runtime = runtime(layout, args.container_runtime_endpoint.as_deref())?;
+    let mut config = config(layout, &settings.node_name, settings.node_ip, runtime);
+    config.cluster_dns = vec![args.cluster_dns];
+    config.cluster_domain = args.cluster_domain.clone();
+    config.port = args.kubelet_port;
+    config.node_labels = labels(&args.node_label)?;
+    config.node_taints = args
+        .node_taint
+        .iter()
+        .map(|text| taint(text))
+        .collect::<Result<_, _>>()?;
+    if matches!(config.runtime, RuntimeSource::Managed(_)) {
+        let program = std::env::current_exe().context("cannot find our own program")?;
+        config.cni_plugin = Some(program);
+        let (layout, cluster) = (layout.clone(), args.cluster_cidr);
+        config.cni_conflist = Some(Arc::new(move |subnet: &str| {
+            let subnets = subnet.parse().ok().into_iter().collect();
+            coracle_cni::conflist(&cni_config(&layout, subnets, vec![cluster]))
+        }));
+    }
+    Ok(config)
+}
+
+/// The part of the kubelet's configuration that follows from the data directory alone.
+fn config(layout: &Layout, node_name: &str, node_ip: IpAddr, runtime: RuntimeSource) -> Config {
+    let mut config = Config::new(node_name, node_ip, &layout.node(), runtime);
+    config.root_dir = layout.kubelet();
+    config.pod_logs_dir = layout.pod_logs();
+    config.container_logs_dir = layout.is_default().then(|| "/var/log/containers".into());
+    config.cgroup_root = layout.cgroup_root();
+    config
+}
+
+fn cni_config(layout: &Layout, subnets: Vec<IpNet>, cluster: Vec<IpNet>) -> coracle_cni::Config {
+    coracle_cni::Config::new(&layout.node().join("cni/state"), subnets, cluster)
+}
+
+fn runtime(layout: &Layout, endpoint: Option<&str>) -> anyhow::Result<RuntimeSource> {
+    let Some(endpoint) = endpoint else {
+        return Ok(RuntimeSource::Managed(Managed {
+            containerd: "containerd".into(),
+            ctr: "ctr".into(),
+            sandbox_image: pause::IMAGE.to_owned(),
+            sandbox_archive: pause::archive,
+        }));
+    };
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    if !path.starts_with('/') {
+        bail!(
+            "--container-runtime-endpoint {endpoint} is no Unix socket: give unix:///path/to.sock"
+        );
+    }
+    // `coracle stop` must find the pods there again.
+    let file = layout.runtime_endpoint();
+    data_dir::create_private(&layout.node())?;
+    std::fs::write(&file, path).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(RuntimeSource::Endpoint(path.into()))
+}
+
+fn labels(given: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut labels = BTreeMap::new();
+    for text in given {
+        let (key, value) = text
+            .split_once('=')
+            .with_context(|| format!("--node-label {text}: expected KEY=VALUE"))?;
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(labels)
+}
+
+/// `KEY=VALUE:EFFECT` or `KEY:EFFECT`
+fn taint(text: &str) -> anyhow::Result<Taint> {
+    let parsed = text.rsplit_once(':').filter(|(key, effect)| {
+        !key.is_empty() && ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(effect)
+    });
+    let Some((key, effect)) = parsed else {
+        bail!(
+            "--node-taint {text}: expected KEY=VALUE:EFFECT, with the effect NoSchedule, PreferNoSchedule or NoExecute"
+        );
+    };
+    let (key, value) = match key.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (key, None),
+    };
+    Ok(Taint {
+        key: key.to_owned(),
+        value,
+        effect: effect.to_owned(),
+        ..Taint::default()
+    })
+}
+
+/// Stops all pods and the runtime of the data directory's node, and removes its links, rules,
+/// mounts and cgroups. Returns what could not be undone.
+pub async fn stop_all(layout: &Layout) -> Vec<String> {
+    let endpoint: Option<PathBuf> = std::fs::read_to_string(layout.runtime_endpoint())
+        .ok()
+        .map(PathBuf::from);
+    let runtime = match endpoint {
+        Some(path) => Ok(RuntimeSource::Endpoint(path)),
+        None => runtime(layout, None),
+    };
+    let mut failures = match runtime {
+        Ok(runtime) => {
+            let config = config(layout, "", IpAddr::from([0, 0, 0, 0]), runtime);
+            coracle_kubelet::runtime::stop_all(&config).await
+        }
+        Err(error) => vec![format!("{error:#}")],
+    };
+    failures.extend(coracle_cni::cleanup(&cni_config(
+        layout,
+        Vec::new(),
+        Vec::new(),
+    )));
+    failures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taints_and_labels_are_read() {
+        let read = taint("dedicated=db:NoSchedule").unwrap();
+        assert_eq!(
+            (
+                read.key.as_str(),
+                read.value.as_deref(),
+                read.effect.as_str()
+            ),
+            ("dedicated", Some("db"), "NoSchedule")
+        );
+        assert_eq!(taint("dedicated:NoExecute").unwrap().value, None);
+        assert!(taint("dedicated=db").is_err() && taint("a:Sometimes").is_err());
+        assert_eq!(labels(&["a=b".to_owned()]).unwrap()["a"], "b");
+        assert!(labels(&["a".to_owned()]).is_err());
+    }
 }

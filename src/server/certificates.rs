@@ -1,0 +1,110 @@
+//! The certificates in use: presented by listeners, written into kubeconfigs, and renewed while
+//! the server runs.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use coracle_apiserver::pki::{self, Authority, Kubeconfig, Leaves, Pair, Pki};
+use coracle_transport::{ClientCertificates, ServerCertificate, certified_key};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Certificates are looked at this often; renewal is due months before they expire. Often enough
+/// for a clock that jumped.
+const LOOK: Duration = Duration::from_secs(3600);
+
+/// The cluster's certificates and what they were handed to.
+pub struct Certificates {
+    pki: Mutex<Pki>,
+    /// What the API's listener presents.
+    pub api_server: Arc<ServerCertificate>,
+    /// What the kubelet's listener presents.
+    pub kubelet: Arc<ServerCertificate>,
+    /// Who signs clients.
+    pub clients: ClientCertificates,
+    /// Who signs front proxies.
+    pub front_proxies: ClientCertificates,
+    /// Signs servers, as PEM: what pods and clients trust.
+    pub server_ca: String,
+    pub service_account_key: String,
+    kubeconfigs: Vec<PathBuf>,
+    server_url: String,
+}
+
+impl Certificates {
+    /// Hands the certificates out. The administrator's kubeconfig goes to `kubeconfigs`, naming
+    /// `address`.
+    pub fn new(pki: Pki, address: SocketAddr, kubeconfigs: Vec<PathBuf>) -> anyhow::Result<Self> {
+        let certificates = Certificates {
+            api_server: Arc::new(ServerCertificate::new(key(&pki.leaves.api_server)?)),
+            kubelet: Arc::new(ServerCertificate::new(key(&pki.leaves.kubelet_server)?)),
+            clients: authorities(&pki.client_ca)?,
+            front_proxies: authorities(&pki.request_header_ca)?,
+            server_ca: pki.server_ca.certificate_pem().to_owned(),
+            service_account_key: pki.service_account_key_pem.clone(),
+            server_url: format!("https://{address}"),
+            kubeconfigs,
+            pki: Mutex::new(pki),
+        };
+        Ok(certificates)
+    }
+
+    /// The certificates as they are now.
+    pub fn leaves(&self) -> Leaves {
+        self.pki.lock().leaves.clone()
+    }
+
+    /// Writes the administrator's kubeconfig.
+    pub fn write_kubeconfigs(&self) -> anyhow::Result<()> {
+        let leaves = self.leaves();
+        let kubeconfig = Kubeconfig {
+            server: &self.server_url,
+            server_ca_pem: &self.server_ca,
+            client: &leaves.admin,
+        };
+        for path in &self.kubeconfigs {
+            pki::write_kubeconfig(path, &kubeconfig)?;
+        }
+        Ok(())
+    }
+
+    /// Renews what is due, until `shutdown`.
+    pub async fn keep(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), anyhow::Error> {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            if let Err(error) = self.renew() {
+                warn!(
+                    error = format!("{error:#}"),
+                    "cannot renew the certificates, trying again later"
+                );
+            }
+        }
+    }
+
+    fn renew(&self) -> anyhow::Result<()> {
+        if !self.pki.lock().renew()? {
+            return Ok(());
+        }
+        let leaves = self.leaves();
+        self.api_server.replace(key(&leaves.api_server)?);
+        self.kubelet.replace(key(&leaves.kubelet_server)?);
+        self.write_kubeconfigs()?;
+        info!("certificates are renewed");
+        Ok(())
+    }
+}
+
+fn key(pair: &Pair) -> anyhow::Result<rustls::sign::CertifiedKey> {
+    certified_key(pair.certificate_pem.as_bytes(), pair.key_pem.as_bytes())
+        .context("a certificate of ours cannot be used")
+}
+
+fn authorities(authority: &Authority) -> anyhow::Result<ClientCertificates> {
+    let pem = authority.certificate_pem();
+    let certificates = coracle_transport::parse_certificates(pem.as_bytes())?;
+    Ok(ClientCertificates::new(&certificates)?)
+}
