@@ -104,6 +104,11 @@ impl Amount {
         saturate(divide_up(self.nano, NANO / 1000))
     }
 
+    /// The nearest floating-point number, for ratios.
+    pub fn as_f64(self) -> f64 {
+        self.nano as f64 / NANO as f64
+    }
+
     pub fn is_zero(self) -> bool {
         self.nano == 0
     }

@@ -1,21 +1,77 @@
 //! DaemonSet.
 
+mod validation;
+
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
+use k8s_openapi::{
+    api::apps::v1::{DaemonSet, DaemonSetStatus},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
 use serde_json::Value;
 
+use super::workload;
 use crate::{
-    selector,
-    strategy::Column,
+    core::pod::defaults,
+    field::ErrorList,
+    selector, shape,
+    strategy::{Behaviour, Column, Shape, Subresource},
     table::{AGE, NAME, age, column, container_cells, labels, name, template_pod, wide},
-};
-use crate::{
-    shape,
-    strategy::{Behaviour, Shape},
+    zero::{default_text, text},
 };
 
 impl Behaviour for DaemonSet {
     const SHAPE: Shape<Self> = shape!(generation: spec, status);
+
+    fn default_fields(&mut self) {
+        let spec = self.spec.get_or_insert_default();
+        defaults::pod_template(&mut spec.template);
+        let strategy = spec.update_strategy.get_or_insert_default();
+        default_text(&mut strategy.type_, "RollingUpdate");
+        if text(&strategy.type_) == "RollingUpdate" {
+            let rolling = strategy.rolling_update.get_or_insert_default();
+            rolling.max_unavailable.get_or_insert(IntOrString::Int(1));
+            rolling.max_surge.get_or_insert(IntOrString::Int(0));
+        }
+        spec.revision_history_limit.get_or_insert(10);
+    }
+
+    fn prepare_for_create(&mut self) {
+        let generation = template_generation(self).max(1);
+        set_template_generation(self, generation);
+    }
+
+    fn prepare_for_update(&mut self, old: &Self) {
+        let template = |set: &Self| set.spec.as_ref().map(|spec| spec.template.clone());
+        let changed = template(self) != template(old);
+        set_template_generation(self, template_generation(old) + i64::from(changed));
+    }
+
+    fn validate(&self) -> ErrorList {
+        validation::create(self)
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        validation::update(self, old)
+    }
+
+    fn validate_subresource(&self, old: &Self, subresource: Subresource) -> ErrorList {
+        if subresource != Subresource::Status {
+            return ErrorList::new();
+        }
+        let none = DaemonSetStatus::default();
+        let (new, old) = (self.status.as_ref(), old.status.as_ref());
+        validation::status(new.unwrap_or(&none), old.unwrap_or(&none))
+    }
+
+    fn warnings(&self, old: Option<&Self>) -> Vec<String> {
+        let Some(spec) = &self.spec else {
+            return Vec::new();
+        };
+        match old {
+            Some(old) if template_generation(self) == template_generation(old) => Vec::new(),
+            _ => workload::template_warnings(&spec.template),
+        }
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
@@ -83,5 +139,31 @@ impl Behaviour for DaemonSet {
             images,
             Value::from(selector::format_object(spec.map(|spec| &spec.selector))),
         ]
+    }
+}
+
+/// Counts the templates that a DaemonSet had. Upstream keeps it for clients of old versions.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(set: &DaemonSet) -> i64 {
+    let annotations = set.metadata.annotations.as_ref();
+    annotations
+        .and_then(|annotations| annotations.get(TEMPLATE_GENERATION))
+        .and_then(|generation| generation.parse().ok())
+        .unwrap_or(0)
+}
+
+fn set_template_generation(set: &mut DaemonSet, generation: i64) {
+    let annotations = set.metadata.annotations.get_or_insert_default();
+    annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn daemon_sets() {
+        crate::testing::run::<DaemonSet>(include_str!("../../testdata/daemon_set.yaml"));
     }
 }

@@ -1,21 +1,61 @@
 //! PersistentVolume.
 
+mod sources;
+mod validation;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::{
+    api::core::v1::{PersistentVolume, PersistentVolumeSpec},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use serde_json::Value;
 
 use crate::{
+    core::pod::{resources, warnings},
+    field::{ErrorList, Path},
     shape,
-    strategy::{Behaviour, Shape},
-};
-use crate::{
-    strategy::Column,
+    strategy::{Behaviour, Column, Shape, Subresource},
     table::{AGE, NAME, access_modes, age, column, name, storage_class, storage_of, wide},
-    zero::{list, text},
+    zero::{default_text, list, text},
 };
 
 impl Behaviour for PersistentVolume {
     const SHAPE: Shape<Self> = shape!(status);
+
+    fn default_fields(&mut self) {
+        let status = self.status.get_or_insert_default();
+        default_text(&mut status.phase, "Pending");
+        let spec = self.spec.get_or_insert_default();
+        default_text(&mut spec.persistent_volume_reclaim_policy, "Retain");
+        spec.volume_mode
+            .get_or_insert_with(|| "Filesystem".to_owned());
+        resources::round_list(&mut spec.capacity);
+        default_source(spec);
+    }
+
+    fn prepare_for_create(&mut self) {
+        let status = self.status.get_or_insert_default();
+        status.phase = Some("Pending".to_owned());
+        status.last_phase_transition_time = Some(Time(Timestamp::now()));
+    }
+
+    fn prepare_for_subresource(&mut self, old: &Self, subresource: Subresource) {
+        if subresource == Subresource::Status {
+            note_transition(self, old);
+        }
+    }
+
+    fn validate(&self) -> ErrorList {
+        validation::create(self)
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        validation::update(self, old)
+    }
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        volume_warnings(self)
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
@@ -92,5 +132,130 @@ impl Behaviour for PersistentVolume {
             age(&self.metadata, now),
             Value::from(spec.volume_mode.unwrap_or_else(unset)),
         ]
+    }
+}
+
+fn default_source(spec: &mut PersistentVolumeSpec) {
+    if let Some(path) = &mut spec.host_path {
+        path.type_.get_or_insert_default();
+    }
+    if let Some(rbd) = &mut spec.rbd {
+        default_text(&mut rbd.pool, "rbd");
+        default_text(&mut rbd.user, "admin");
+        default_text(&mut rbd.keyring, "/etc/ceph/keyring");
+    }
+    if let Some(iscsi) = &mut spec.iscsi {
+        default_text(&mut iscsi.iscsi_interface, "default");
+    }
+    if let Some(disk) = &mut spec.azure_disk {
+        disk.caching_mode
+            .get_or_insert_with(|| "ReadWrite".to_owned());
+        disk.fs_type.get_or_insert_with(|| "ext4".to_owned());
+        disk.read_only.get_or_insert(false);
+        disk.kind.get_or_insert_with(|| "Shared".to_owned());
+    }
+    if let Some(scale_io) = &mut spec.scale_io {
+        default_text(&mut scale_io.storage_mode, "ThinProvisioned");
+        default_text(&mut scale_io.fs_type, "xfs");
+    }
+}
+
+/// The time of a change of phase, which clients need not write themselves.
+fn note_transition(new: &mut PersistentVolume, old: &PersistentVolume) {
+    let old = old.status.clone().unwrap_or_default();
+    let status = new.status.get_or_insert_default();
+    let is_noted = status.last_phase_transition_time.is_some();
+    let is_old_note = status.last_phase_transition_time == old.last_phase_transition_time;
+    if status.phase == old.phase {
+        if !is_noted {
+            status.last_phase_transition_time = old.last_phase_transition_time;
+        }
+    } else if !is_noted || is_old_note {
+        status.last_phase_transition_time = Some(Time(Timestamp::now()));
+    }
+}
+
+fn volume_warnings(volume: &PersistentVolume) -> Vec<String> {
+    let mut found = Vec::new();
+    for (annotation, message) in [
+        (
+            "volume.beta.kubernetes.io/storage-class",
+            r#"deprecated since v1.8; use "storageClassName" attribute instead"#,
+        ),
+        (
+            "volume.beta.kubernetes.io/mount-options",
+            r#"deprecated since v1.31; use "mountOptions" attribute instead"#,
+        ),
+    ] {
+        let annotations = volume.metadata.annotations.as_ref();
+        if annotations.is_some_and(|annotations| annotations.contains_key(annotation)) {
+            found.push(format!("metadata.annotations[{annotation}]: {message}"));
+        }
+    }
+    let Some(spec) = &volume.spec else {
+        return found;
+    };
+    if text(&spec.persistent_volume_reclaim_policy) == "Recycle" {
+        found.push(
+            "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. \
+             Instead, the recommended approach is to use dynamic provisioning."
+                .to_owned(),
+        );
+    }
+    let affinity = spec.node_affinity.as_ref();
+    if let Some(selector) = affinity.and_then(|affinity| affinity.required.as_ref()) {
+        for (index, term) in selector.node_selector_terms.iter().enumerate() {
+            let path = Path::new("spec.nodeAffinity.required.nodeSelectorTerms").index(index);
+            warnings::node_selector_term(term, false, &path, &mut found);
+        }
+    }
+    for (field, is_set, message) in [
+        (
+            "cephfs",
+            spec.cephfs.is_some(),
+            "deprecated in v1.28, non-functional in v1.31+",
+        ),
+        (
+            "photonPersistentDisk",
+            spec.photon_persistent_disk.is_some(),
+            "deprecated in v1.11, non-functional in v1.16+",
+        ),
+        (
+            "scaleIO",
+            spec.scale_io.is_some(),
+            "deprecated in v1.16, non-functional in v1.22+",
+        ),
+        (
+            "storageOS",
+            spec.storageos.is_some(),
+            "deprecated in v1.22, non-functional in v1.25+",
+        ),
+        (
+            "glusterfs",
+            spec.glusterfs.is_some(),
+            "deprecated in v1.25, non-functional in v1.26+",
+        ),
+        (
+            "rbd",
+            spec.rbd.is_some(),
+            "deprecated in v1.28, non-functional in v1.31+",
+        ),
+    ] {
+        if is_set {
+            found.push(format!("spec.{field}: {message}"));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn persistent_volumes() {
+        crate::testing::run::<PersistentVolume>(include_str!(
+            "../../testdata/persistent_volume.yaml"
+        ));
     }
 }

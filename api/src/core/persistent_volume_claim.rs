@@ -1,9 +1,12 @@
 //! PersistentVolumeClaim, and the claim's spec in an ephemeral volume.
 
+mod update;
+
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimTemplate,
+        PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
+        PersistentVolumeClaimTemplate, TypedLocalObjectReference, TypedObjectReference,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -15,14 +18,13 @@ use crate::{
     field::{ErrorList, Path},
     quantity::Amount,
     shape,
-    strategy::{Behaviour, Shape},
-};
-use crate::{
-    strategy::Column,
+    strategy::{Behaviour, Column, Shape, Subresource},
     table::{self, AGE, NAME, age, column, name, storage_class, storage_of, wide},
-    zero::{list, text},
+    zero::{default_text, list, text},
 };
 
+/// Where the storage class once was.
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 pub(crate) const ACCESS_MODES: &[&str] = &[
     "ReadOnlyMany",
     "ReadWriteMany",
@@ -35,7 +37,59 @@ impl Behaviour for PersistentVolumeClaim {
     const SHAPE: Shape<Self> = shape!(status);
 
     fn default_fields(&mut self) {
-        default_spec(self.spec.get_or_insert_default());
+        default_claim(self);
+    }
+
+    fn prepare_for_create(&mut self) {
+        self.status = Some(PersistentVolumeClaimStatus {
+            phase: Some("Pending".to_owned()),
+            ..PersistentVolumeClaimStatus::default()
+        });
+        let spec = self.spec.get_or_insert_default();
+        drop_disabled(spec, None);
+        sync_data_sources(spec);
+    }
+
+    fn prepare_for_update(&mut self, old: &Self) {
+        let spec = self.spec.get_or_insert_default();
+        drop_disabled(spec, old.spec.as_ref());
+        sync_data_sources(spec);
+    }
+
+    fn validate(&self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if let Some(spec) = &self.spec {
+            self::spec(spec, &Path::new("spec"), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        let mut errors = self.validate();
+        update::claim(self, old, &mut errors);
+        errors
+    }
+
+    fn validate_subresource(&self, _old: &Self, subresource: Subresource) -> ErrorList {
+        match subresource {
+            Subresource::Status => update::status(self),
+            _ => ErrorList::new(),
+        }
+    }
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let annotations = self.metadata.annotations.as_ref();
+        if annotations.is_some_and(|annotations| annotations.contains_key(CLASS_ANNOTATION)) {
+            warnings.push(format!(
+                "metadata.annotations[{CLASS_ANNOTATION}]: deprecated since v1.8; use \
+                 \"storageClassName\" attribute instead"
+            ));
+        }
+        if let Some(spec) = &self.spec {
+            spec_warnings(spec, &Path::new("spec"), &mut warnings);
+        }
+        warnings
     }
 
     fn columns() -> &'static [Column] {
@@ -107,7 +161,16 @@ impl Behaviour for PersistentVolumeClaim {
     }
 }
 
-/// The defaults of a claim, on its own or in an ephemeral volume.
+/// The defaults of a claim that is an object of its own, or a template in a StatefulSet.
+pub(crate) fn default_claim(claim: &mut PersistentVolumeClaim) {
+    default_spec(claim.spec.get_or_insert_default());
+    let status = claim.status.get_or_insert_default();
+    default_text(&mut status.phase, "Pending");
+    round_list(&mut status.capacity);
+    round_list(&mut status.allocated_resources);
+}
+
+/// The defaults of a claim's spec, also in an ephemeral volume.
 pub(crate) fn default_spec(spec: &mut PersistentVolumeClaimSpec) {
     spec.volume_mode
         .get_or_insert_with(|| "Filesystem".to_owned());
@@ -282,14 +345,78 @@ pub(crate) fn spec_warnings(
     path: &Path,
     warnings: &mut Vec<String>,
 ) {
-    let requests = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
-    if let Some(quantity) = requests.and_then(|requests| requests.get("storage")) {
-        let amount = Amount::from(quantity);
+    let Some(resources) = &spec.resources else {
+        return;
+    };
+    for (field, list) in [
+        ("requests", &resources.requests),
+        ("limits", &resources.limits),
+    ] {
+        let quantity = list.as_ref().and_then(|list| list.get("storage"));
+        let amount = quantity.map(Amount::from).unwrap_or_default();
         if !amount.is_integer() {
             warnings.push(format!(
                 "{}: fractional byte value \"{amount}\" is invalid, must be an integer",
-                path.child("resources.requests").key("storage")
+                path.child("resources").child(field).key("storage")
             ));
         }
+    }
+}
+
+/// Sources in other namespaces are a feature that is off in v1.36; any other old-style source
+/// than a claim or a snapshot has always been dropped.
+fn drop_disabled(spec: &mut PersistentVolumeClaimSpec, old: Option<&PersistentVolumeClaimSpec>) {
+    let had_reference = old.is_some_and(|old| old.data_source_ref.is_some());
+    let reference = spec.data_source_ref.as_ref();
+    let is_elsewhere = reference.is_some_and(|r| !text(&r.namespace).is_empty());
+    if is_elsewhere && !had_reference {
+        spec.data_source_ref = None;
+    }
+    let had_source = old.is_some_and(|old| old.data_source.is_some());
+    if had_source || had_reference || spec.data_source_ref.is_some() {
+        return;
+    }
+    let is_known = spec.data_source.as_ref().is_some_and(|source| {
+        matches!(
+            (text(&source.api_group), source.kind.as_str()),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        )
+    });
+    if !is_known {
+        spec.data_source = None;
+    }
+}
+
+/// `dataSource` and `dataSourceRef` say the same, the latter with a namespace.
+fn sync_data_sources(spec: &mut PersistentVolumeClaimSpec) {
+    match (&spec.data_source, &spec.data_source_ref) {
+        (Some(source), None) => {
+            spec.data_source_ref = Some(TypedObjectReference {
+                api_group: source.api_group.clone(),
+                kind: source.kind.clone(),
+                name: source.name.clone(),
+                namespace: None,
+            });
+        }
+        (None, Some(reference)) if text(&reference.namespace).is_empty() => {
+            spec.data_source = Some(TypedLocalObjectReference {
+                api_group: reference.api_group.clone(),
+                kind: reference.kind.clone(),
+                name: reference.name.clone(),
+            });
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn persistent_volume_claims() {
+        crate::testing::run::<PersistentVolumeClaim>(include_str!(
+            "../../testdata/persistent_volume_claim.yaml"
+        ));
     }
 }
