@@ -105,7 +105,10 @@ pub fn prepare_for_update(
     let meta = new.meta_mut();
     let old = old.meta();
     meta.generation = match changed {
-        Some(true) => Some(old.generation.unwrap_or(0) + 1),
+        // A status tells of a generation; it never makes one, whatever metadata comes with it.
+        Some(true) if subresource != Some(Subresource::Status) => {
+            Some(old.generation.unwrap_or(0) + 1)
+        }
         _ => old.generation,
     };
     meta::prepare_for_update(meta, old);
