@@ -17,6 +17,7 @@ pub mod handler;
 mod lister;
 mod lookup;
 mod metrics;
+pub mod node_proxy;
 mod options;
 mod paths;
 pub mod pki;

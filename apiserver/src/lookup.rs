@@ -34,7 +34,7 @@ impl Lookup {
         Ok(lister.get(namespace, name))
     }
 
-    /// The object, which must exist.
+    /// The object as every write acknowledged before left it; it must exist.
     ///
     /// # Errors
     /// NotFound, as a client is told that asks for it.
@@ -47,7 +47,8 @@ impl Lookup {
             group: T::GROUP,
             resource: T::URL_PATH_SEGMENT,
         };
-        let found = self.get(namespace, name).await?;
+        self.0.fresh().await?;
+        let found = self.0.lister::<T>().get(namespace, name);
         found.ok_or_else(|| ApiError::not_found(subject, name))
     }
 }

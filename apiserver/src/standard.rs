@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use coracle_transport::ClientCertificates;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Lookup, Plugins, Registry,
@@ -19,6 +20,7 @@ use crate::{
     },
     authz::AlwaysAllow,
     handler::{Handler, Handlers, Place},
+    node_proxy::{NodeProxy, NodeTls},
 };
 
 /// What the plugins depend on.
@@ -36,6 +38,10 @@ pub struct Security {
     pub static_tokens: StaticTokens,
     /// Whether requests without credentials are let through to authorisation.
     pub anonymous: bool,
+    /// How nodes and pods are spoken to.
+    pub nodes: NodeTls,
+    /// Ends what is passed on to nodes and pods.
+    pub shutdown: CancellationToken,
 }
 
 /// The plugins of a server on `registry`.
@@ -55,11 +61,12 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
         }),
         accounts.clone(),
         Arc::new(AudienceAgnostic {
-            tokens: BootstrapTokens::new(lookup),
+            tokens: BootstrapTokens::new(lookup.clone()),
             audiences: audiences.clone(),
         }),
     ];
     let tokens = Arc::new(Tokens::new(by_token, audiences));
+    let node_proxy = NodeProxy::new(lookup, security.nodes, security.shutdown);
     let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
     if let Some((authorities, names)) = security.front_proxy {
         authenticators.push(Arc::new(FrontProxy::new(authorities, names)));
@@ -70,11 +77,15 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
         authenticator: Arc::new(Requests::new(authenticators, security.anonymous)),
         authorizer: Arc::new(AlwaysAllow),
         admission: Chain::default(),
-        handlers: handlers(&accounts, tokens),
+        handlers: handlers(&accounts, tokens, &node_proxy),
     })
 }
 
-fn handlers(accounts: &Arc<ServiceAccounts>, tokens: Arc<Tokens>) -> Handlers {
+fn handlers(
+    accounts: &Arc<ServiceAccounts>,
+    tokens: Arc<Tokens>,
+    node_proxy: &NodeProxy,
+) -> Handlers {
     const AUTHENTICATION: &str = "authentication.k8s.io";
     let place = |group, resource, subresource| Place {
         group,
@@ -95,5 +106,6 @@ fn handlers(accounts: &Arc<ServiceAccounts>, tokens: Arc<Tokens>) -> Handlers {
             Arc::new(TokenRequests(accounts.clone())),
         ),
     ];
-    Handlers::new(handlers).with_paths(Discovery::documents(accounts))
+    Handlers::new(handlers.into_iter().chain(node_proxy.handlers()))
+        .with_paths(Discovery::documents(accounts))
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use coracle_apiserver::pki::{self, Authority, Kubeconfig, Leaves, Pair, Pki};
-use coracle_transport::{ClientCertificates, ServerCertificate, certified_key};
+use coracle_transport::{ClientCertificates, ClientIdentity, ServerCertificate, certified_key};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -21,6 +21,8 @@ pub struct Certificates {
     pub api_server: Arc<ServerCertificate>,
     /// What the kubelet's listener presents.
     pub kubelet: Arc<ServerCertificate>,
+    /// What the API server presents to kubelets.
+    pub kubelet_client: Arc<ClientIdentity>,
     /// Who signs clients.
     pub clients: ClientCertificates,
     /// Who signs front proxies.
@@ -39,6 +41,9 @@ impl Certificates {
         let certificates = Certificates {
             api_server: Arc::new(ServerCertificate::new(key(&pki.leaves.api_server)?)),
             kubelet: Arc::new(ServerCertificate::new(key(&pki.leaves.kubelet_server)?)),
+            kubelet_client: Arc::new(ClientIdentity::new(key(&pki
+                .leaves
+                .api_server_kubelet_client)?)),
             clients: authorities(&pki.client_ca)?,
             front_proxies: authorities(&pki.request_header_ca)?,
             server_ca: pki.server_ca.certificate_pem().to_owned(),
@@ -92,6 +97,8 @@ impl Certificates {
         let leaves = self.leaves();
         self.api_server.replace(key(&leaves.api_server)?);
         self.kubelet.replace(key(&leaves.kubelet_server)?);
+        self.kubelet_client
+            .replace(key(&leaves.api_server_kubelet_client)?);
         self.write_kubeconfigs()?;
         info!("certificates are renewed");
         Ok(())

@@ -11,6 +11,7 @@ use coracle_api::{Identity, kinds};
 use coracle_apiserver::{
     ApiServer, Registry,
     authn::StaticTokens,
+    node_proxy::NodeTls,
     pki::{self, Pki},
     standard::{self, Security},
 };
@@ -70,9 +71,10 @@ impl ControlPlane {
             node_ports: args.service_node_port_range.first..=args.service_node_port_range.last,
             ..coracle_apiserver::Config::default()
         };
-        let plugins = standard::plugins(&registry, security(settings, &certificates, address))?;
-        let server = ApiServer::new(config, registry, plugins);
         let shutdown = CancellationToken::new();
+        let security = security(settings, &certificates, address, &shutdown)?;
+        let plugins = standard::plugins(&registry, security)?;
+        let server = ApiServer::new(config, registry, plugins);
         let caches = tokio::spawn({
             let (server, shutdown) = (server.clone(), shutdown.clone());
             async move { server.run(shutdown).await }
@@ -236,11 +238,17 @@ fn open_pki(settings: &Settings, service_address: IpAddr) -> anyhow::Result<Pki>
 }
 
 /// Whom the API server believes.
-fn security(settings: &Settings, certificates: &Certificates, address: SocketAddr) -> Security {
+fn security(
+    settings: &Settings,
+    certificates: &Certificates,
+    address: SocketAddr,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Security> {
     let external = SocketAddr::new(settings.advertise_address, address.port());
     let domain = &settings.args.cluster_domain;
     let proxies = vec!["front-proxy-client".to_owned()];
-    Security {
+    let server_ca = coracle_transport::parse_certificates(certificates.server_ca.as_bytes())?;
+    Ok(Security {
         client_authorities: certificates.clients.clone(),
         front_proxy: Some((certificates.front_proxies.clone(), proxies)),
         service_account_key: certificates.service_account_key.clone(),
@@ -248,7 +256,9 @@ fn security(settings: &Settings, certificates: &Certificates, address: SocketAdd
         external_address: external.to_string(),
         static_tokens: StaticTokens::default(),
         anonymous: true,
-    }
+        nodes: NodeTls::new(&server_ca, certificates.kubelet_client.clone())?,
+        shutdown: shutdown.clone(),
+    })
 }
 
 fn serve(

@@ -17,6 +17,6 @@ pub use peer::Peer;
 pub use serve::{ServeOptions, serve};
 pub use subject::{Subject, subject};
 pub use tls::{
-    ClientCertificates, ServerCertificate, TlsError, certified_key, parse_certificates,
-    parse_private_key, server_config,
+    ClientCertificates, ClientIdentity, ServerCertificate, TlsError, Trust, certified_key,
+    client_config, parse_certificates, parse_private_key, server_config,
 };

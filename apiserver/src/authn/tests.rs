@@ -4,22 +4,35 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use coracle_transport::{ClientCertificates, Peer, parse_certificates};
+use coracle_transport::{
+    ClientCertificates, ClientIdentity, Peer, certified_key, parse_certificates,
+};
 use http::{Method, Request, header};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair,
 };
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::StaticTokens;
 use crate::{
     Config,
+    node_proxy::NodeTls,
     standard::{Security, plugins},
     testing::{Answer, TestServer},
 };
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+fn nodes(authorities: &[CertificateDer<'_>]) -> NodeTls {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::default().self_signed(&key).unwrap();
+    let (chain, key) = (certificate.pem(), key.serialize_pem());
+    let identity = certified_key(chain.as_bytes(), key.as_bytes()).unwrap();
+    NodeTls::new(authorities, Arc::new(ClientIdentity::new(identity))).unwrap()
+}
 
 struct Fixture {
     server: TestServer,
@@ -41,6 +54,8 @@ impl Fixture {
             external_address: "10.0.0.1:6443".to_owned(),
             static_tokens: StaticTokens::parse("secret,jane,7,dev").unwrap(),
             anonymous: true,
+            nodes: nodes(&authorities),
+            shutdown: CancellationToken::new(),
         };
         let server = TestServer::with(Config::default(), |registry| {
             plugins(registry, security).unwrap()
