@@ -21,10 +21,26 @@ pub struct Entry {
     version_start: u32,
     metadata: (u32, u32),
     labels: (u32, u32),
-    /// The values of the kind's selectable fields, each with a NUL after it.
-    fields: Box<str>,
+    fields: Fields,
     /// The object as its type, for those who ask for it in this process.
     decoded: OnceLock<Arc<dyn Object>>,
+}
+
+/// The values of the kind's selectable fields, each with a NUL after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields(Box<str>);
+
+impl Fields {
+    /// Those of an object in its stored version.
+    pub fn of(object: &dyn Object, strategy: &dyn Strategy) -> Self {
+        let fields = strategy.selectable_fields(object);
+        let mut joined = String::with_capacity(fields.iter().map(|field| field.len() + 1).sum());
+        for field in fields {
+            joined.push_str(&field);
+            joined.push('\0');
+        }
+        Fields(joined.into_boxed_str())
+    }
 }
 
 /// The stored bytes are not an object of the kind.
@@ -37,16 +53,27 @@ pub enum EntryError {
 }
 
 impl Entry {
-    /// Makes the entry for a stored value, which is without resourceVersion.
-    pub fn new(stored: &KeyValue, strategy: &dyn Strategy) -> Result<Self, EntryError> {
+    /// Makes the entry for a stored value, which is without resourceVersion. `fields` are the
+    /// values of its selectable fields, where they are known.
+    pub fn new(
+        stored: &KeyValue,
+        fields: Option<Fields>,
+        strategy: &dyn Strategy,
+    ) -> Result<Self, EntryError> {
         let mut entry = Entry::unindexed(stored)?;
-        if !strategy.selectable_field_names().is_empty() {
-            let object = decode(&entry.bytes, strategy).map_err(|source| EntryError::Decode {
-                key: stored.key.clone(),
-                source,
-            })?;
-            entry.fields = join(&strategy.selectable_fields(&*object));
-        }
+        entry.fields = match fields {
+            Some(fields) => fields,
+            None => {
+                let object = decode(&entry.bytes, strategy);
+                Fields::of(
+                    &*object.map_err(|source| EntryError::Decode {
+                        key: stored.key.clone(),
+                        source,
+                    })?,
+                    strategy,
+                )
+            }
+        };
         Ok(entry)
     }
 
@@ -75,7 +102,7 @@ impl Entry {
             version_start: narrow(version_start),
             metadata: (narrow(found.whole.start), narrow(found.whole.end)),
             labels: (narrow(found.labels.start), narrow(found.labels.end)),
-            fields: Box::default(),
+            fields: Fields::default(),
             decoded: OnceLock::new(),
             bytes,
         }
@@ -116,7 +143,7 @@ impl Entry {
 
     /// The value of the kind's selectable field of that index.
     pub fn field(&self, index: usize) -> &str {
-        self.fields.split('\0').nth(index).unwrap_or_default()
+        self.fields.0.split('\0').nth(index).unwrap_or_default()
     }
 
     /// The bytes before and after the digits of the resourceVersion: with other digits in
@@ -160,11 +187,11 @@ impl Entry {
 }
 
 fn decode(json: &[u8], strategy: &dyn Strategy) -> Result<Box<dyn Object>, DecodeError> {
-    strategy.decode(json, &mut Vec::new())
+    strategy.decode_stored(json)
 }
 
 /// Puts the resourceVersion into a stored value. Also gives where its digits begin.
-pub fn splice(stored: &[u8], revision: Revision) -> Option<(Bytes, usize)> {
+fn splice(stored: &[u8], revision: Revision) -> Option<(Bytes, usize)> {
     let at = scan::metadata_start(stored)?;
     let version = revision.to_string();
     let mut bytes = Vec::with_capacity(stored.len() + VERSION_KEY.len() + version.len() + 2);
@@ -183,15 +210,6 @@ pub fn splice(stored: &[u8], revision: Revision) -> Option<(Bytes, usize)> {
 
 fn decimal_length(number: u64) -> usize {
     number.checked_ilog10().map_or(1, |log| log as usize + 1)
-}
-
-fn join(fields: &[String]) -> Box<str> {
-    let mut joined = String::with_capacity(fields.iter().map(|field| field.len() + 1).sum());
-    for field in fields {
-        joined.push_str(field);
-        joined.push('\0');
-    }
-    joined.into_boxed_str()
 }
 
 /// Objects are at most a few megabytes.
@@ -214,6 +232,7 @@ mod tests {
                 create_revision: 1,
                 mod_revision: revision,
             },
+            None,
             &*kind.strategy,
         )
         .unwrap()

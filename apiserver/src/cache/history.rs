@@ -172,7 +172,7 @@ mod tests {
             create_revision: revision,
             mod_revision: revision,
         };
-        let entry = Entry::new(&stored, &*kind.strategy).unwrap();
+        let entry = Entry::new(&stored, None, &*kind.strategy).unwrap();
         Arc::new(Change::new(revision, Some(Arc::new(entry)), None, at))
     }
 

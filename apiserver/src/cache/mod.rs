@@ -6,6 +6,7 @@
 //! the shared history from its own position, so nothing is buffered per watcher.
 
 mod entry;
+mod hints;
 mod history;
 mod pages;
 mod scan;
@@ -13,15 +14,17 @@ mod watcher;
 
 use std::{collections::HashMap, ops::Bound, sync::Arc, time::Instant};
 
-use coracle_api::Strategy;
+use bytes::Bytes;
+use coracle_api::{Object, Strategy};
 use coracle_store::{Event, KeyValue, Revision};
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 
-pub use entry::{Entry, EntryError, splice};
+pub use entry::{Entry, EntryError, Fields};
 pub use history::{Change, TooOld};
 pub use watcher::{EventType, WatchEvent, Watcher};
 
+use hints::Hints;
 use history::History;
 use pages::Pages;
 use watcher::Slot;
@@ -39,6 +42,7 @@ pub struct Cache {
     state: RwLock<State>,
     watchers: Mutex<HashMap<u64, Arc<Slot>>>,
     pages: Mutex<Pages>,
+    hints: Mutex<Hints>,
 }
 
 struct State {
@@ -66,6 +70,7 @@ impl Cache {
             }),
             watchers: Mutex::default(),
             pages: Mutex::default(),
+            hints: Mutex::default(),
         }
     }
 
@@ -231,8 +236,22 @@ impl Cache {
         }
     }
 
+    /// Tells what is about to be written, in its stored version, so that it need not be decoded
+    /// when it comes back.
+    pub fn expect(&self, value: &Bytes, object: &dyn Object) {
+        if !self.selectable_fields.is_empty() {
+            let fields = Fields::of(object, &*self.strategy);
+            self.hints.lock().put(value.clone(), fields);
+        }
+    }
+
     fn entry(&self, stored: &KeyValue) -> Option<Arc<Entry>> {
-        Entry::new(stored, &*self.strategy)
+        let fields = if self.selectable_fields.is_empty() {
+            Some(Fields::default())
+        } else {
+            self.hints.lock().take(&stored.value)
+        };
+        Entry::new(stored, fields, &*self.strategy)
             .inspect_err(|error| tracing::error!(%error, "a stored object cannot be read"))
             .ok()
             .map(Arc::new)

@@ -12,7 +12,7 @@ use coracle_api::{
     meta,
 };
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::{admission::Warnings, error::ApiError, registry::Resource};
@@ -144,23 +144,68 @@ fn fail_if_any(kind: &Kind, object: &dyn Object, errors: &ErrorList) -> Result<(
 
 /// The object as it is stored: without resourceVersion, in the stored version.
 pub fn to_bytes(resource: &Resource, object: &dyn Object) -> Bytes {
-    let mut bytes = Vec::with_capacity(1024);
+    let versioned = object.meta().resource_version.is_some();
     match resource.conversion {
-        Some(conversion) => write_unversioned(&mut bytes, conversion.to_stored(object)),
+        Some(conversion) => stored_bytes(resource, conversion.to_stored(object)),
+        None if versioned => stored_bytes(resource, object.clone_object()),
         None => {
-            if object.meta().resource_version.is_some() {
-                write_unversioned(&mut bytes, object.clone_object());
-            } else {
-                object.write_json(&mut bytes);
-            }
+            let mut bytes = Vec::with_capacity(1024);
+            object.write_json(&mut bytes);
+            expect(resource, bytes.into(), object)
         }
     }
-    bytes.into()
 }
 
-fn write_unversioned(bytes: &mut Vec<u8>, mut object: Box<dyn Object>) {
+/// The same of an object that is no longer needed.
+pub fn into_bytes(resource: &Resource, object: Box<dyn Object>) -> Bytes {
+    match resource.conversion {
+        Some(conversion) => stored_bytes(resource, conversion.to_stored(&*object)),
+        None => stored_bytes(resource, object),
+    }
+}
+
+fn stored_bytes(resource: &Resource, mut object: Box<dyn Object>) -> Bytes {
     object.meta_mut().resource_version = None;
-    object.write_json(bytes);
+    let mut bytes = Vec::with_capacity(1024);
+    object.write_json(&mut bytes);
+    expect(resource, bytes.into(), &*object)
+}
+
+fn expect(resource: &Resource, bytes: Bytes, stored: &dyn Object) -> Bytes {
+    if let Some(cache) = &resource.cache {
+        cache.expect(&bytes, stored);
+    }
+    bytes
+}
+
+/// Drops owners that are named twice, as upstream does, and says so.
+pub fn drop_duplicate_owners(meta: &mut ObjectMeta, admitted: bool, warnings: &Warnings) {
+    let Some(owners) = &mut meta.owner_references else {
+        return;
+    };
+    let mut seen: Vec<OwnerReference> = Vec::with_capacity(owners.len());
+    let mut twice: Vec<String> = Vec::new();
+    for owner in owners.drain(..) {
+        if seen.contains(&owner) {
+            if !twice.contains(&owner.uid) {
+                twice.push(owner.uid);
+            }
+        } else {
+            seen.push(owner);
+        }
+    }
+    *owners = seen;
+    if !twice.is_empty() {
+        let when = if admitted {
+            " after mutating admission happens"
+        } else {
+            ""
+        };
+        warnings.add(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        ));
+    }
 }
 
 /// A name that begins with `prefix`, another one at each call.

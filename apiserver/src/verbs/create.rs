@@ -48,6 +48,7 @@ pub async fn create(
     let meta = object.meta_mut();
     strategy::wipe_system_fields(meta);
     strategy::match_namespace(meta, kind.namespaced, &context.info.namespace)?;
+    strategy::drop_duplicate_owners(meta, false, &context.warnings);
     let written = create_object(server, context, resource, object, &options).await?;
     written.respond(&output, StatusCode::CREATED, resource)
 }
@@ -71,6 +72,7 @@ pub async fn create_object(
     admission
         .admit(&attributes, Some(&mut *object), None)
         .await?;
+    strategy::drop_duplicate_owners(object.meta_mut(), true, &context.warnings);
     let generate = given_name.is_empty() && object.meta().name.is_none();
     let namespace = object.meta().namespace.clone().unwrap_or_default();
     // What is given to an object is chosen anew at each attempt.

@@ -34,7 +34,7 @@ pub async fn rewrite(
         };
         let mut object = resource.decode(&entry)?;
         change(&mut *object)?;
-        let value = strategy::to_bytes(resource, &*object);
+        let value = strategy::into_bytes(resource, object);
         if dry_run || entry.is_stored_as(&value) {
             return Ok(entry);
         }

@@ -52,6 +52,7 @@ pub async fn update(
     )?;
     strategy::match_namespace(object.meta_mut(), kind.namespaced, &context.info.namespace)?;
     check_name(object.meta(), &context.info.name)?;
+    strategy::drop_duplicate_owners(object.meta_mut(), false, &context.warnings);
     let change = Change {
         subresource,
         options: &options,
@@ -144,6 +145,7 @@ async fn change_entry(
     admission
         .admit(&attributes, Some(&mut *new), Some(&*old))
         .await?;
+    strategy::drop_duplicate_owners(new.meta_mut(), true, &context.warnings);
     check_version(resource, &mut *new, &*old)?;
     let companions = match change.subresource {
         None => companions::update(server, &mut *new, &*old)?,
@@ -158,7 +160,7 @@ async fn change_entry(
     if dry_run {
         return Ok(Ok(Written::Imagined(new)));
     }
-    let value = strategy::to_bytes(resource, &*new);
+    let value = strategy::into_bytes(resource, new);
     if ends {
         // The last write of an object is seen only in its deletion.
         let last = Entry::unindexed_at(entry.key.clone(), &value, entry.revision);
