@@ -63,10 +63,12 @@ fn read_file(group: &str, text: &str, types: &mut Types) -> Result<(), String> {
     let (mut package, mut current) = (String::new(), None);
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
+        // A field is indented; one may be named `type`.
+        let is_field = line.starts_with(' ');
         match words[..] {
             [] => {}
-            ["package", name] => package = name.to_owned(),
-            ["type", name, ref flags @ ..] => {
+            ["package", name] if !is_field => package = name.to_owned(),
+            ["type", name, ref flags @ ..] if !is_field => {
                 let key = format!("{group}.{name}");
                 let made = Type {
                     openapi: format!("{package}.{name}"),

@@ -27,6 +27,7 @@ mod scheduling;
 mod storage;
 
 pub mod check;
+pub mod codec;
 pub mod decode;
 pub mod field;
 pub mod formats;

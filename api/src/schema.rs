@@ -287,6 +287,8 @@ mod tests {
         assert_eq!(ports.object().unwrap().name, "core.v1.ContainerPort");
         let volume = named("core.v1.Volume").unwrap();
         assert_eq!(volume.field("emptyDir").unwrap().number, 2);
+        let event = named("core.v1.Event").unwrap();
+        assert!(event.field("type").is_some() && event.field("eventTime").is_some());
         let spec = named("core.v1.PodSpec").unwrap();
         let automount = spec.field("automountServiceAccountToken").unwrap();
         assert_eq!(automount.presence, Presence::Pointer);

@@ -1,0 +1,3 @@
+//! The encodings of objects beside JSON.
+
+pub mod protobuf;
