@@ -9,10 +9,8 @@ use ipnet::IpNet;
 pub struct Config {
     /// Host and port at which clients reach the server, for discovery.
     pub public_address: String,
-    /// Requests under way at once that change nothing; further ones are turned away.
+    /// Requests that are handled at once; priority levels share them, and further requests wait.
     pub max_requests: usize,
-    /// The same for requests that change something.
-    pub max_mutating_requests: usize,
     /// What Services get their addresses from.
     pub service_cidr: IpNet,
     pub node_ports: RangeInclusive<u16>,
@@ -28,8 +26,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             public_address: "127.0.0.1:6443".to_owned(),
-            max_requests: 400,
-            max_mutating_requests: 200,
+            max_requests: 600,
             service_cidr: IpNet::V4(ipnet::Ipv4Net::new_assert(
                 std::net::Ipv4Addr::new(10, 43, 0, 0),
                 16,

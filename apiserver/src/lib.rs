@@ -13,6 +13,7 @@ pub mod cache;
 mod config;
 mod decode;
 pub mod error;
+pub mod flow;
 pub mod handler;
 mod lister;
 mod lookup;

@@ -19,8 +19,9 @@ use std::{
 use axum::body::Body;
 use coracle_api::Identity;
 use futures::FutureExt as _;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts,
+};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
@@ -30,6 +31,7 @@ use crate::{
     authz::{AlwaysAllow, Attributes, Authorizer, Decision},
     config::Config,
     error::{ApiError, GroupResource},
+    flow::{Admitted, Class, FlowControl},
     handler::Handlers,
     metrics::Metrics,
     paths::{self, Discovery, Health},
@@ -76,8 +78,7 @@ struct Inner {
     health: Health,
     metrics: Metrics,
     services: Option<Services>,
-    readers: Semaphore,
-    writers: Semaphore,
+    flow: Option<FlowControl>,
     /// Ends long-running requests.
     shutdown: CancellationToken,
 }
@@ -90,8 +91,7 @@ impl ApiServer {
             health: Health::default(),
             metrics: Metrics::default(),
             services: Services::new(&registry, &config),
-            readers: Semaphore::new(config.max_requests),
-            writers: Semaphore::new(config.max_mutating_requests),
+            flow: FlowControl::new(&registry, config.max_requests),
             config,
             registry,
             plugins,
@@ -192,11 +192,12 @@ impl ApiServer {
             user: Identity::default(),
             parts,
             warnings: Warnings::default(),
+            class: Class::default(),
         };
         let since = Instant::now();
         let result = self.answer(&mut context, body).await;
         let mut response = result.unwrap_or_else(|error| respond::error(&output, &error));
-        add_warnings(&mut response, &context.warnings);
+        add_headers(response.headers_mut(), &context);
         let dry_run = context.query().contains("dryRun=");
         let (metrics, code) = (self.metrics(), response.status());
         metrics.answered(&context.info, dry_run, code, since);
@@ -206,7 +207,10 @@ impl ApiServer {
     async fn answer(&self, context: &mut Context, body: Body) -> Result<Response<Body>, ApiError> {
         context.user = self.authenticate(&mut context.parts).await?;
         self.impersonate(context).await?;
-        let _permit = self.admit(&context.info)?;
+        let admitted = self.turn(context).await?;
+        if let Some(admitted) = &admitted {
+            context.class = admitted.class.clone();
+        }
         self.allow(&Attributes::of_request(&context.user, &context.info))
             .await?;
         let in_flight = self.metrics().begin(&context.info);
@@ -217,15 +221,12 @@ impl ApiServer {
             return Ok(response.map(|body| Body::new(Guarded::new(body, in_flight))));
         }
         let timeout = self.0.config.request_timeout;
-        tokio::time::timeout(timeout, work)
-            .await
-            .unwrap_or_else(|_| {
-                self.metrics().terminated();
-                Err(ApiError::timeout(
-                    "request did not complete within the allotted timeout",
-                    0,
-                ))
-            })
+        let answered = tokio::time::timeout(timeout, work).await;
+        answered.unwrap_or_else(|_| {
+            self.metrics().terminated();
+            let why = "request did not complete within the allotted timeout";
+            Err(ApiError::timeout(why, 0))
+        })
     }
 
     async fn dispatch(&self, context: &Context, body: Body) -> Result<Response<Body>, ApiError> {
@@ -236,20 +237,19 @@ impl ApiServer {
         }
     }
 
-    /// Bounds the requests that are under way at once. Long-running ones are not counted.
-    fn admit(&self, info: &RequestInfo) -> Result<Option<SemaphorePermit<'_>>, ApiError> {
-        if info.long_running() {
-            return Ok(None);
+    /// Waits until it is the request's turn. Long-running requests do not wait: their number is
+    /// bounded by what their clients can open.
+    async fn turn(&self, context: &Context) -> Result<Option<Admitted>, ApiError> {
+        let info = &context.info;
+        match &self.0.flow {
+            Some(flow) if !info.long_running() => {
+                let admitted = flow.admit(&context.user, info).await;
+                admitted
+                    .map(Some)
+                    .inspect_err(|_| self.metrics().terminated())
+            }
+            _ => Ok(None),
         }
-        let bound = if info.read_only() {
-            &self.0.readers
-        } else {
-            &self.0.writers
-        };
-        bound.try_acquire().map(Some).map_err(|_| {
-            self.metrics().terminated();
-            ApiError::too_many_requests("Too many requests, please try again later.", 1)
-        })
     }
 
     /// Who sent the request. In-process requests carry their identity.
@@ -328,22 +328,42 @@ pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> ApiError {
     ApiError::forbidden(subject, attributes.name, why)
 }
 
-/// Adds a `Warning` header for each warning, as RFC 7234 writes them.
-fn add_warnings(response: &mut Response<Body>, warnings: &Warnings) {
-    const WARNING: HeaderName = http::header::WARNING;
-    for text in warnings.take() {
-        let escaped: String = text
-            .chars()
-            .filter(|character| !character.is_control())
-            .flat_map(|character| {
-                let escape = matches!(character, '"' | '\\').then_some('\\');
-                escape.into_iter().chain(std::iter::once(character))
-            })
-            .collect();
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
-            response.headers_mut().append(WARNING, value);
+/// What every answer says beside its content.
+fn add_headers(headers: &mut HeaderMap, context: &Context) {
+    const SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+    const LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        let value = HeaderValue::from_static("no-cache, private");
+        headers.insert(header::CACHE_CONTROL, value);
+    }
+    for (name, uid) in [
+        (SCHEMA, &context.class.schema_uid),
+        (LEVEL, &context.class.level_uid),
+    ] {
+        if !uid.is_empty()
+            && let Ok(value) = HeaderValue::from_str(uid)
+        {
+            headers.insert(name, value);
         }
     }
+    for text in context.warnings.take() {
+        if let Some(value) = warning(&text) {
+            headers.append(header::WARNING, value);
+        }
+    }
+}
+
+/// A warning as RFC 7234 writes it.
+fn warning(text: &str) -> Option<HeaderValue> {
+    let escaped: String = text
+        .chars()
+        .filter(|character| !character.is_control())
+        .flat_map(|character| {
+            let escape = matches!(character, '"' | '\\').then_some('\\');
+            escape.into_iter().chain(std::iter::once(character))
+        })
+        .collect();
+    HeaderValue::from_str(&format!("299 - \"{escaped}\"")).ok()
 }
 
 impl Service<Request<Body>> for ApiServer {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     admission::{Attributes, Operation, Warnings},
+    flow::Class,
     registry::Resource,
     request_info::RequestInfo,
 };
@@ -18,6 +19,8 @@ pub struct Context {
     /// what is needed to upgrade the connection.
     pub parts: Parts,
     pub warnings: Warnings,
+    /// How flow control classified the request.
+    pub class: Class,
 }
 
 impl Context {

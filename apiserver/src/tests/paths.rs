@@ -1,5 +1,10 @@
 //! Paths that name no resource.
 
+use axum::body::Body;
+use coracle_api::Identity;
+use http::{Request, Uri};
+use serde_json::json;
+
 use crate::{Config, Plugins, Probe, testing::TestServer};
 
 #[tokio::test]
@@ -82,7 +87,52 @@ async fn requests_beyond_the_bound_are_turned_away() {
         ..Config::default()
     };
     let server = TestServer::with(config, |_| Plugins::default()).await;
-    let answer = server.get("/api/v1/pods").await;
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = Uri::from_static("/api/v1/pods");
+    request.extensions_mut().insert(Identity {
+        user: "someone".to_owned(),
+        ..Identity::default()
+    });
+    let answer = server.request(request).await;
     assert_eq!(answer.code, 429);
     assert_eq!(answer.headers["retry-after"], "1");
+    // Administrators never wait.
+    assert_eq!(server.get("/api/v1/pods").await.code, 200);
+}
+
+#[tokio::test]
+async fn a_request_is_told_how_it_was_classified() {
+    const GROUP: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
+    let server = TestServer::start().await;
+    let level = json!({
+        "metadata": {"name": "l"},
+        "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}},
+    });
+    let level = server
+        .post(&format!("{GROUP}/prioritylevelconfigurations"), &level)
+        .await;
+    assert_eq!(level.code, 201, "{}", level.message());
+    let schema = json!({
+        "metadata": {"name": "s"},
+        "spec": {
+            "matchingPrecedence": 1,
+            "priorityLevelConfiguration": {"name": "l"},
+            "rules": [{
+                "subjects": [{"kind": "Group", "group": {"name": "system:masters"}}],
+                "resourceRules": [{"verbs": ["list"], "apiGroups": ["*"], "resources": ["pods"], "clusterScope": true, "namespaces": ["*"]}],
+            }],
+        },
+    });
+    let schema = server.post(&format!("{GROUP}/flowschemas"), &schema).await;
+    assert_eq!(schema.code, 201, "{}", schema.message());
+    // From here on the cache, by which requests are classified, has seen it.
+    server.get(&format!("{GROUP}/flowschemas/s")).await;
+    let pods = server.get("/api/v1/pods").await;
+    let uid = schema.json()["metadata"]["uid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(pods.headers["x-kubernetes-pf-flowschema-uid"], uid.as_str());
+    let nodes = server.get("/api/v1/nodes").await;
+    assert!(!nodes.headers.contains_key("x-kubernetes-pf-flowschema-uid"));
 }
