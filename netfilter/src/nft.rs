@@ -76,6 +76,22 @@ impl Nft {
         written.map_err(run)
     }
 
+    /// What `nft list` says, as JSON, without the elements of sets and maps.
+    pub fn list(&self, what: &[&str]) -> Result<serde_json::Value, Error> {
+        let output = Command::new(&self.program)
+            .args(["--json", "--terse", "list"])
+            .args(what)
+            .output()
+            .map_err(|source| Error::Run {
+                program: self.program.clone(),
+                source,
+            })?;
+        if !output.status.success() {
+            return Err(Error::Refused(summary(&output.stderr)));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| Error::Refused(error.to_string()))
+    }
+
     /// Removes the table with all that is in it. That it is not there is no error.
     pub fn remove_table(&self, family: Family, name: &str) -> Result<(), Error> {
         let table = format!("table {family} {name}");
