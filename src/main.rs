@@ -26,9 +26,6 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    if is_cni_plugin() {
-        return coracle_cni::main();
-    }
     match run() {
         Ok(code) => code,
         Err(error) => {
@@ -36,13 +33,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The container runtime runs this program under the names of CNI plugins.
-fn is_cni_plugin() -> bool {
-    let name = std::env::args_os().next().unwrap_or_default();
-    let name = std::path::Path::new(&name).file_name();
-    name.is_some_and(|name| name == coracle_cni::PLUGIN || name == coracle_cni::LOOPBACK)
 }
 
 fn run() -> anyhow::Result<ExitCode> {

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
+use coracle_client::EventRecorder;
 use coracle_kubelet::{
     Config,
     config::{Managed, RuntimeSource},
@@ -29,6 +30,9 @@ pub fn spawn(
     if settings.enabled(Disable::Dns) {
         spawn_dns(settings, control_plane, components);
     }
+    if settings.enabled(Disable::Proxy) {
+        spawn_proxy(settings, control_plane, components);
+    }
     Ok(())
 }
 
@@ -44,6 +48,23 @@ fn spawn_dns(settings: &Settings, control_plane: &ControlPlane, components: &Com
     let informers = control_plane.informers.clone();
     components.spawn("dns", move |run| {
         coracle_dns::Dns::new(config.clone(), client.clone(), informers.clone()).run(run)
+    });
+}
+
+fn spawn_proxy(settings: &Settings, control_plane: &ControlPlane, components: &Components) {
+    let (cluster, services) = (settings.args.cluster_cidr, settings.args.service_cidr);
+    let config = coracle_proxy::Config {
+        node_addresses: vec![settings.node_ip],
+        ..coracle_proxy::Config::new(&settings.node_name, vec![cluster], vec![services])
+    };
+    let client = control_plane.client("system:kube-proxy", &[]);
+    let informers = control_plane.informers.clone();
+    let recorder = EventRecorder::new(client, "kube-proxy", &settings.node_name);
+    let metrics = coracle_proxy::Metrics::default();
+    components.spawn("proxy", move |run| {
+        coracle_proxy::Proxy::new(config.clone(), informers.clone(), recorder.clone())
+            .with_metrics(metrics.clone())
+            .run(run)
     });
 }
 
@@ -164,6 +185,12 @@ pub async fn stop_all(layout: &Layout) -> Vec<String> {
         Vec::new(),
         Vec::new(),
     )));
+    let proxy = coracle_proxy::Config::new("", Vec::new(), Vec::new());
+    failures.extend(
+        coracle_proxy::cleanup(&proxy)
+            .err()
+            .map(|error| error.to_string()),
+    );
     failures
 }
 
