@@ -10,7 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Lookup, Plugins, Registry,
-    admission::Chain,
+    admission::{
+        Chain, DefaultIngressClass, DefaultStorageClass, DefaultTolerationSeconds,
+        NamespaceLifecycle, PersistentVolumeClaimResize, Priority, RuntimeClass, ServiceAccount,
+        StorageObjectInUseProtection, TaintNodesByCondition,
+    },
     authn::{
         AudienceAgnostic, Authenticator, BootstrapTokens, CertificateUsers, FrontProxy, Requests,
         StaticTokens, TokenAuthenticator, Tokens,
@@ -76,9 +80,25 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
     Ok(Plugins {
         authenticator: Arc::new(Requests::new(authenticators, security.anonymous)),
         authorizer: Arc::new(AlwaysAllow),
-        admission: Chain::default(),
+        admission: admission(registry),
         handlers: handlers(&accounts, tokens, &node_proxy),
     })
+}
+
+/// Upstream's plugins that are on by default, in upstream's order.
+pub(crate) fn admission(registry: &Registry) -> Chain {
+    Chain::new(vec![
+        Arc::new(NamespaceLifecycle::new(registry.clone())),
+        Arc::new(ServiceAccount::new(registry.clone())),
+        Arc::new(TaintNodesByCondition),
+        Arc::new(Priority::new(registry.clone())),
+        Arc::new(DefaultTolerationSeconds),
+        Arc::new(DefaultStorageClass::new(registry)),
+        Arc::new(StorageObjectInUseProtection),
+        Arc::new(PersistentVolumeClaimResize::new(registry)),
+        Arc::new(RuntimeClass::new(registry.clone())),
+        Arc::new(DefaultIngressClass::new(registry)),
+    ])
 }
 
 fn handlers(

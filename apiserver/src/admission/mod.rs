@@ -3,14 +3,39 @@
 //! A plugin implements [`Admission`]; [`Chain`] runs the plugins in order, first all that
 //! change the object, then, after validation, all that only look.
 
+mod claim_resize;
+mod default_class;
+mod default_ingress_class;
+mod default_storage_class;
+mod default_tolerations;
+mod namespace_lifecycle;
+mod node_taint;
+mod priority;
+mod runtime_class;
+mod service_account;
+mod storage_protection;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use coracle_api::{Identity, Kind, Object};
+use coracle_api::{Identity, Kind, Object, object::Typed};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::error::ApiError;
+
+pub use claim_resize::PersistentVolumeClaimResize;
+pub use default_ingress_class::DefaultIngressClass;
+pub use default_storage_class::DefaultStorageClass;
+pub use default_tolerations::DefaultTolerationSeconds;
+pub use namespace_lifecycle::NamespaceLifecycle;
+pub use node_taint::TaintNodesByCondition;
+pub use priority::Priority;
+pub use runtime_class::RuntimeClass;
+pub use service_account::ServiceAccount;
+pub use storage_protection::StorageObjectInUseProtection;
 
 /// What a request does to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +72,27 @@ impl Attributes<'_> {
     pub fn is(&self, group: &str, resource: &str) -> bool {
         self.kind.group == group && self.kind.resource == resource && self.subresource.is_empty()
     }
+
+    /// Refuses the request, in upstream's form.
+    pub fn forbidden(&self, object: Option<&dyn Object>, why: impl std::fmt::Display) -> ApiError {
+        let meta = object.map(Object::meta);
+        let given = |text: Option<&String>| text.filter(|text| !text.is_empty()).cloned();
+        let name = given(Some(&self.name.to_owned()))
+            .or_else(|| given(meta?.name.as_ref()))
+            .or_else(|| given(meta?.generate_name.as_ref()))
+            .unwrap_or_else(|| "Unknown".to_owned());
+        ApiError::forbidden(self.kind, &name, why)
+    }
+}
+
+/// The object as its type; `None` if there is none, or it is of another.
+pub fn typed<T: Typed>(object: Option<&dyn Object>) -> Option<&T> {
+    object?.as_any().downcast_ref()
+}
+
+/// The same, to be changed.
+pub fn typed_mut<T: Typed>(object: Option<&mut dyn Object>) -> Option<&mut T> {
+    object?.as_any_mut().downcast_mut()
 }
 
 /// Warnings collected while a request is handled.
