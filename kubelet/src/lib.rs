@@ -3,7 +3,10 @@
 pub mod cgroups;
 pub mod config;
 pub mod cri;
+mod host;
+mod kubelet;
 pub mod node;
+mod patch;
 pub mod pause;
 pub mod pods;
 pub mod probes;
@@ -12,3 +15,4 @@ pub mod server;
 pub mod volumes;
 
 pub use config::Config;
+pub use kubelet::{Error, Kubelet};

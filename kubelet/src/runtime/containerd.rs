@@ -125,11 +125,14 @@ impl Supervisor {
     /// Keeps [`Health`] up to date; never returns.
     async fn look(&self) {
         let mut changed = Instant::now();
+        let mut error = None;
         loop {
             let before = self.health.borrow().clone();
             let now = ask(&self.cri, &before).await;
-            if now != *before {
+            // A runtime that does not answer becomes an error only after a while.
+            if now != *before || now.runtime_error() != error {
                 changed = Instant::now();
+                error = now.runtime_error();
                 self.health.send_replace(Arc::new(now.clone()));
             }
             let settled = now.usable() && now.network_error().is_none();

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod node;
+
 use std::{fs, path::Path};
 
 use coracle_kubelet::{
@@ -29,8 +31,8 @@ pub fn config(directory: &Path) -> Config {
     let source = RuntimeSource::Managed(Managed {
         containerd: "containerd".into(),
         ctr: "ctr".into(),
-        sandbox_image: BUSYBOX.to_owned(),
-        sandbox_archive: || archive(BUSYBOX),
+        sandbox_image: coracle_kubelet::pause::IMAGE.to_owned(),
+        sandbox_archive: coracle_kubelet::pause::archive,
     });
     let address = std::net::Ipv4Addr::LOCALHOST.into();
     let mut config = Config::new("node", address, directory, source);

@@ -6,6 +6,7 @@
 
 mod conditions;
 mod containers;
+mod finish;
 mod merge;
 mod patch;
 mod phase;
@@ -20,6 +21,7 @@ use k8s_openapi::{
 };
 
 pub use conditions::{DISRUPTION_TARGET, is_true, ready_needs_update};
+pub use finish::finish;
 pub use merge::merge;
 pub use patch::{Written, patch};
 pub use phase::is_terminal;

@@ -1,0 +1,526 @@
+//! The pods of the node as a whole: one task for each pod bound to it, told of what happens to
+//! the pod in the API and in the runtime; and taking down what belongs to no pod.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use coracle_api::core::pod::resources::QosClass;
+use coracle_client::{Change, EventType, Informer};
+use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
+use k8s_cri::v1::{
+    ListContainersRequest, ListPodSandboxRequest, RemovePodSandboxRequest, StopPodSandboxRequest,
+};
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    admission::{self, NodeView},
+    inbox::Inbox,
+    labels,
+    reporter::Report,
+    resources::{class_group, requested_milli_cpu},
+    services::Services,
+    spec::{spec, uid},
+    status::{self, is_terminal},
+    worker::Worker,
+};
+use crate::{
+    cgroups::{Limits, MIN_SHARES, milli_cpu_to_shares},
+    runtime::Hint,
+    volumes,
+};
+
+/// How often everything in the runtime is listed although it tells of its events.
+const RELIST: Duration = Duration::from_secs(120);
+/// How often what belongs to no pod is looked for on disk.
+const SWEEP: Duration = Duration::from_secs(300);
+/// Sandboxes without a pod that are removed at the same time.
+const ORPHANS_AT_ONCE: usize = 4;
+
+/// Tells what of the node a pod's admission depends on.
+pub type ViewNode = Arc<dyn Fn() -> NodeView + Send + Sync>;
+
+/// A pod as the manager knows it.
+struct Known {
+    pod: Arc<Pod>,
+    inbox: Arc<Inbox>,
+    /// Why the pod was not taken; then it has no task.
+    rejected: Option<status::Failure>,
+}
+
+/// The pods of the node.
+pub struct Manager {
+    services: Arc<Services>,
+    pods: Informer<Pod>,
+    view_node: ViewNode,
+    known: Mutex<HashMap<String, Known>>,
+}
+
+/// What runs while the manager does.
+struct Running {
+    workers: JoinSet<String>,
+    /// By the task's own identity: the pod that a task that panicked worked on.
+    of_task: HashMap<tokio::task::Id, String>,
+    /// By container or sandbox: its state when everything was listed last.
+    states: HashMap<String, i32>,
+    /// Whether what the runtime has from before was listed.
+    listed: bool,
+    burstable_shares: u64,
+    /// Removing what belongs to no pod takes its time.
+    removals: JoinSet<()>,
+}
+
+impl Manager {
+    pub fn new(services: Arc<Services>, pods: Informer<Pod>, view_node: ViewNode) -> Self {
+        Manager {
+            services,
+            pods,
+            view_node,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The pods of the node, with the statuses that are known here.
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        let pods: Vec<Arc<Pod>> = self
+            .known
+            .lock()
+            .values()
+            .map(|it| it.pod.clone())
+            .collect();
+        pods.into_iter().map(|pod| self.with_status(pod)).collect()
+    }
+
+    /// The pod of that name.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let found = self.known.lock().values().find_map(|known| {
+            let metadata = &known.pod.metadata;
+            let is = metadata.namespace.as_deref() == Some(namespace)
+                && metadata.name.as_deref() == Some(name);
+            is.then(|| known.pod.clone())
+        });
+        found.map(|pod| self.with_status(pod))
+    }
+
+    /// Tells the task of a pod something.
+    pub fn tell(&self, pod_uid: &str, tell: impl FnOnce(&mut super::inbox::Letters)) {
+        let inbox = self.known.lock().get(pod_uid).map(|it| it.inbox.clone());
+        if let Some(inbox) = inbox {
+            inbox.put(tell);
+        }
+    }
+
+    fn with_status(&self, pod: Arc<Pod>) -> Arc<Pod> {
+        self.services.reporter.pod(uid(&pod)).unwrap_or(pod)
+    }
+
+    /// Runs the pods until `shutdown`; their containers go on running then.
+    pub async fn run(
+        self: Arc<Self>,
+        mut hints: mpsc::Receiver<Hint>,
+        shutdown: CancellationToken,
+    ) {
+        let mut running = Running {
+            workers: JoinSet::new(),
+            of_task: HashMap::new(),
+            states: HashMap::new(),
+            listed: false,
+            burstable_shares: 0,
+            removals: JoinSet::new(),
+        };
+        self.make_groups(&mut running).await;
+        let mut changes = self.pods.subscribe();
+        tokio::select! {
+            () = self.pods.synced() => {}
+            () = shutdown.cancelled() => return,
+        }
+        self.compare(&mut running);
+        let mut health = self.services.health.clone();
+        let mut relist = tokio::time::interval(RELIST);
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = health.usable(), if !running.listed => self.list(&mut running).await,
+                change = changes.next() => match change {
+                    Some(Change::Applied { new, .. }) => self.apply(&new, &mut running),
+                    Some(Change::Deleted(pod)) => self.delete(&pod),
+                    Some(Change::Lagged) => self.compare(&mut running),
+                    None => break,
+                },
+                Some(hint) = hints.recv() => match hint {
+                    Hint::Changed(id) => self.pass_on(id, false),
+                    Hint::Ended(id) => self.pass_on(id, true),
+                    Hint::Everything => self.list(&mut running).await,
+                },
+                _ = relist.tick(), if running.listed => self.list(&mut running).await,
+                _ = sweep.tick(), if running.listed => self.sweep().await,
+                Some(_) = running.removals.join_next() => {}
+                Some(ended) = running.workers.join_next_with_id() => {
+                    self.ended(ended, &mut running);
+                }
+            }
+        }
+        running.workers.shutdown().await;
+        running.removals.shutdown().await;
+    }
+
+    fn is_ours(&self, pod: &Pod) -> bool {
+        spec(pod).node_name.as_deref() == Some(self.services.config.node_name.as_str())
+    }
+
+    /// Looks at all pods in the API: some may have come or gone unseen.
+    fn compare(&self, running: &mut Running) {
+        let mut pods: Vec<Arc<Pod>> = self.pods.list();
+        pods.retain(|pod| self.is_ours(pod));
+        pods.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
+        let there: BTreeSet<&str> = pods.iter().map(|pod| uid(pod)).collect();
+        let known = self.known.lock();
+        let gone: Vec<Arc<Pod>> = known
+            .iter()
+            .filter(|(uid, _)| !there.contains(uid.as_str()))
+            .map(|(_, known)| known.pod.clone())
+            .collect();
+        drop(known);
+        for pod in gone {
+            self.delete(&pod);
+        }
+        for pod in &pods {
+            self.apply(pod, running);
+        }
+    }
+
+    fn apply(&self, pod: &Arc<Pod>, running: &mut Running) {
+        if !self.is_ours(pod) {
+            return;
+        }
+        let key = uid(pod).to_owned();
+        let mut known = self.known.lock();
+        if let Some(known) = known.get_mut(&key) {
+            known.pod = pod.clone();
+            match known.rejected.clone() {
+                Some(failure) => self.reject(pod, &failure),
+                None => known.inbox.put(|letters| letters.pod = Some(pod.clone())),
+            }
+            return;
+        }
+        let rejected = self.judge(pod, &known);
+        if let Some(failure) = &rejected {
+            let (warning, reason) = (EventType::Warning, failure.reason.as_str());
+            self.services
+                .pod_event(pod, warning, reason, &failure.message);
+            self.reject(pod, failure);
+        }
+        let inbox = Arc::new(Inbox::default());
+        let entry = Known {
+            pod: pod.clone(),
+            inbox: inbox.clone(),
+            rejected,
+        };
+        let taken = entry.rejected.is_none();
+        known.insert(key, entry);
+        drop(known);
+        if taken {
+            self.start(pod, inbox, running);
+        }
+        self.update_shares(running);
+    }
+
+    fn start(&self, pod: &Arc<Pod>, inbox: Arc<Inbox>, running: &mut Running) {
+        let key = uid(pod).to_owned();
+        let from_before = !running.listed || self.services.index.has_pod(&key);
+        let worker = Worker::new(self.services.clone(), inbox, pod.clone(), from_before);
+        let of = key.clone();
+        let task = running.workers.spawn(async move {
+            worker.run().await;
+            key
+        });
+        running.of_task.insert(task.id(), of);
+    }
+
+    /// Whether the node takes a new pod. What has ended already is not judged any more.
+    fn judge(&self, pod: &Pod, known: &HashMap<String, Known>) -> Option<status::Failure> {
+        let ended = |pod: &Pod| {
+            let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
+            phase.is_some_and(is_terminal)
+        };
+        if pod.metadata.deletion_timestamp.is_some() || ended(pod) {
+            return None;
+        }
+        let active: Vec<Arc<Pod>> = known
+            .values()
+            .filter(|known| known.rejected.is_none())
+            .map(|known| self.with_status(known.pod.clone()))
+            .filter(|pod| !ended(pod))
+            .collect();
+        let active: Vec<&Pod> = active.iter().map(AsRef::as_ref).collect();
+        admission::admit(pod, &(self.view_node)(), &active).err()
+    }
+
+    fn reject(&self, pod: &Arc<Pod>, failure: &status::Failure) {
+        let report = Report {
+            status: status::rejected(pod, failure, Timestamp::now()),
+            may_run: false,
+            finished: true,
+        };
+        self.services.reporter.report(pod, report);
+    }
+
+    fn delete(&self, pod: &Pod) {
+        let key = uid(pod);
+        let mut known = self.known.lock();
+        let Some(entry) = known.get(key) else {
+            return;
+        };
+        if entry.rejected.is_some() {
+            known.remove(key);
+            self.services.reporter.forget(key);
+        } else {
+            entry.inbox.put(|letters| letters.deleted = true);
+        }
+    }
+
+    fn pass_on(&self, id: String, ended: bool) {
+        let Some(pod) = self.services.index.pod_of(&id) else {
+            return;
+        };
+        self.tell(&pod, |letters| {
+            let hint = letters.hints.entry(id).or_insert(ended);
+            *hint |= ended;
+        });
+    }
+
+    /// A task has ended: its pod is gone, or it panicked and begins anew.
+    fn ended(
+        &self,
+        ended: Result<(tokio::task::Id, String), tokio::task::JoinError>,
+        running: &mut Running,
+    ) {
+        match ended {
+            Ok((task, key)) => {
+                running.of_task.remove(&task);
+                self.known.lock().remove(&key);
+                self.update_shares(running);
+            }
+            Err(error) => {
+                let Some(key) = running.of_task.remove(&error.id()) else {
+                    return;
+                };
+                tracing::error!(pod = key, %error, "the task of a pod failed, it begins anew");
+                let inbox = Arc::new(Inbox::default());
+                let mut known = self.known.lock();
+                let Some(entry) = known.get_mut(&key) else {
+                    return;
+                };
+                entry.inbox = inbox.clone();
+                let pod = entry.pod.clone();
+                drop(known);
+                inbox.put(|letters| letters.look_at_all = true);
+                self.start(&pod, inbox, running);
+            }
+        }
+    }
+
+    /// Lists everything in the runtime and tells the pods of what has changed.
+    async fn list(self: &Arc<Self>, running: &mut Running) {
+        let (mut sandboxes, mut containers) = (
+            self.services.cri.runtime.clone(),
+            self.services.cri.runtime.clone(),
+        );
+        let listed = tokio::try_join!(
+            sandboxes.list_pod_sandbox(ListPodSandboxRequest::default()),
+            containers.list_containers(ListContainersRequest::default()),
+        );
+        let (sandboxes, containers) = match listed {
+            Ok((sandboxes, containers)) => (sandboxes.into_inner(), containers.into_inner()),
+            Err(error) => {
+                tracing::debug!(%error, "cannot list what runs");
+                return;
+            }
+        };
+        let mut states = HashMap::new();
+        let mut orphans = BTreeSet::new();
+        let known: BTreeSet<String> = self.known.lock().keys().cloned().collect();
+        let items = sandboxes
+            .items
+            .iter()
+            .map(|it| (&it.id, it.state, &it.labels, true));
+        let containers = containers.containers.iter();
+        let items = items.chain(containers.map(|it| (&it.id, it.state, &it.labels, false)));
+        for (id, state, labels, is_sandbox) in items {
+            let pod = labels::pod_uid(labels);
+            if pod.is_empty() {
+                continue;
+            }
+            states.insert(id.clone(), state);
+            let is_new = self.services.index.pod_of(id).is_none();
+            if known.contains(pod) {
+                self.services.index.insert(id, pod);
+                if is_new && running.listed {
+                    self.tell(pod, |letters| letters.look_at_all = true);
+                }
+            } else if is_sandbox {
+                orphans.insert(id.clone());
+            }
+        }
+        for (id, state) in &states {
+            if running.listed && running.states.get(id) != Some(state) {
+                self.pass_on(id.clone(), false);
+            }
+        }
+        for id in running.states.keys().filter(|id| !states.contains_key(*id)) {
+            self.pass_on(id.clone(), false);
+        }
+        running.states = states;
+        running.listed = true;
+        if !orphans.is_empty() && running.removals.is_empty() {
+            let manager = self.clone();
+            running
+                .removals
+                .spawn(async move { manager.remove_orphans(orphans).await });
+        }
+    }
+
+    /// Removes sandboxes of pods that are not there any more.
+    async fn remove_orphans(&self, sandboxes: BTreeSet<String>) {
+        let removals = stream::iter(sandboxes.into_iter().map(|id| async move {
+            tracing::info!(sandbox = id, "removing the sandbox of a pod that is gone");
+            let mut runtime = self.services.cri.runtime.clone();
+            let stop = StopPodSandboxRequest {
+                pod_sandbox_id: id.clone(),
+            };
+            let remove = RemovePodSandboxRequest { pod_sandbox_id: id };
+            let removed = match runtime.stop_pod_sandbox(stop).await {
+                Ok(_) => runtime.remove_pod_sandbox(remove).await.map(|_| ()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed {
+                tracing::warn!(%error, "cannot remove a sandbox");
+            }
+        }));
+        removals
+            .buffer_unordered(ORPHANS_AT_ONCE)
+            .collect::<()>()
+            .await;
+    }
+
+    /// Removes directories and control groups of pods that are not there any more.
+    async fn sweep(&self) {
+        let known: BTreeSet<String> = self.known.lock().keys().cloned().collect();
+        let config = &self.services.config;
+        for name in names(&config.root_dir.join("pods")) {
+            if known.contains(&name) {
+                continue;
+            }
+            let directory = config.pod_dir(&name);
+            let work = move || volumes::take_down(&directory);
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+                tracing::warn!(pod = name, %error, "cannot remove the directory of a pod");
+            }
+        }
+        for name in names(&config.pod_logs_dir) {
+            let gone = name
+                .rsplit('_')
+                .next()
+                .is_some_and(|uid| !known.contains(uid));
+            if gone && let Err(error) = std::fs::remove_dir_all(config.pod_logs_dir.join(&name)) {
+                tracing::debug!(%error, "cannot remove the logs of a pod");
+            }
+        }
+        let kubepods = self.services.kubepods();
+        for class in [
+            QosClass::Guaranteed,
+            QosClass::Burstable,
+            QosClass::BestEffort,
+        ] {
+            for group in self
+                .services
+                .cgroups
+                .children(&class_group(&kubepods, class))
+            {
+                let name = group.file_name().unwrap_or_default().to_string_lossy();
+                let gone = name
+                    .strip_prefix("pod")
+                    .is_some_and(|uid| !known.contains(uid));
+                if gone && let Err(error) = self.services.cgroups.remove(&group).await {
+                    tracing::warn!(%error, "cannot remove the cgroup of a pod");
+                }
+            }
+        }
+    }
+
+    /// Makes the groups that those of pods are made in.
+    async fn make_groups(&self, running: &mut Running) {
+        let node = self.services.node.borrow().clone();
+        let milli_cpu = coracle_api::quantity::amount_in(&node.allocatable, "cpu").milli_value();
+        let shares = |cpu_shares| Limits {
+            cpu_shares: Some(cpu_shares),
+            ..Limits::default()
+        };
+        let kubepods = self.services.kubepods();
+        let groups = [
+            (kubepods.clone(), shares(milli_cpu_to_shares(milli_cpu))),
+            (
+                class_group(&kubepods, QosClass::BestEffort),
+                shares(MIN_SHARES),
+            ),
+            (
+                class_group(&kubepods, QosClass::Burstable),
+                shares(MIN_SHARES),
+            ),
+        ];
+        running.burstable_shares = MIN_SHARES;
+        let cgroups = self.services.cgroups.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            groups
+                .iter()
+                .try_for_each(|(group, limits)| cgroups.ensure(group, limits))
+        });
+        if let Ok(Err(error)) = made.await {
+            tracing::warn!(%error, "cannot make the cgroups of pods");
+        }
+    }
+
+    /// Burstable pods together weigh as much as they request.
+    fn update_shares(&self, running: &mut Running) {
+        let known = self.known.lock();
+        let requested: i64 = known
+            .values()
+            .filter(|known| known.rejected.is_none())
+            .map(|known| spec(&known.pod))
+            .filter(|spec| QosClass::of(spec) == QosClass::Burstable)
+            .map(requested_milli_cpu)
+            .sum();
+        drop(known);
+        let shares = milli_cpu_to_shares(requested);
+        if shares == running.burstable_shares {
+            return;
+        }
+        running.burstable_shares = shares;
+        let group = class_group(&self.services.kubepods(), QosClass::Burstable);
+        let cgroups = self.services.cgroups.clone();
+        tokio::task::spawn_blocking(move || {
+            let limits = Limits {
+                cpu_shares: Some(shares),
+                ..Limits::default()
+            };
+            if let Err(error) = cgroups.ensure(&group, &limits) {
+                tracing::debug!(%error, "cannot weigh burstable pods");
+            }
+        });
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
