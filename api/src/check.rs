@@ -63,6 +63,46 @@ pub fn label_name(value: &str, path: &Path, errors: &mut ErrorList) {
     qualified_name(value, path, errors);
 }
 
+/// A path that starts with a domain, such as `acme.io/foo`.
+pub fn domain_prefixed_path(value: &str, path: &Path, errors: &mut ErrorList) {
+    const HTTP_PATH: &str = "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+";
+    if value.is_empty() {
+        errors.push(path.required(""));
+        return;
+    }
+    let parts = value.split_once('/');
+    let Some((host, rest)) = parts.filter(|(host, rest)| !host.is_empty() && !rest.is_empty())
+    else {
+        errors.push(path.invalid(
+            value,
+            "must be a domain-prefixed path (such as \"acme.io/foo\")",
+        ));
+        return;
+    };
+    subdomain(host, path, errors);
+    let is_allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+    if !rest.bytes().all(is_allowed) {
+        errors.push(path.invalid(rest, names::regex_error("Invalid path", HTTP_PATH, &[])));
+    }
+}
+
+/// A key that starts with a domain, such as `acme.io/foo`.
+pub fn domain_prefixed_key(value: &str, path: &Path, errors: &mut ErrorList) {
+    if value.is_empty() {
+        errors.push(path.required(""));
+        return;
+    }
+    let messages = names::qualified_name(value);
+    if messages.is_empty() && !value.contains('/') {
+        errors.push(path.invalid(
+            value,
+            "must be a domain-prefixed key (such as \"acme.io/foo\")",
+        ));
+    }
+    each(path, value, messages, errors);
+}
+
 /// Keys and values of labels or of a map selector.
 pub fn labels(labels: Option<&Labels>, path: &Path, errors: &mut ErrorList) {
     if let Some(labels) = labels {

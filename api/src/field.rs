@@ -59,17 +59,6 @@ impl ErrorType {
             ErrorType::InternalError => "Internal error",
         }
     }
-
-    fn prints_value(self) -> bool {
-        !matches!(
-            self,
-            ErrorType::Required
-                | ErrorType::Forbidden
-                | ErrorType::TooLong
-                | ErrorType::TooShort
-                | ErrorType::InternalError
-        )
-    }
 }
 
 /// One error about one field. It displays as upstream's does: the field, the kind of error, the
@@ -79,8 +68,8 @@ pub struct FieldError {
     pub error_type: ErrorType,
     /// For example `spec.containers[0].name`.
     pub field: String,
-    /// What was given. `Null` where upstream prints no value.
-    pub bad_value: Value,
+    /// What was given, where that helps.
+    pub bad_value: Option<Value>,
     pub detail: String,
 }
 
@@ -88,9 +77,9 @@ impl FieldError {
     /// The message without the field: `Invalid value: "x": must be y`.
     pub fn body(&self) -> String {
         let mut body = self.error_type.text().to_owned();
-        if self.error_type.prints_value() {
+        if let Some(value) = &self.bad_value {
             body.push_str(": ");
-            body.push_str(&printed(&self.bad_value));
+            body.push_str(&printed(value));
         }
         if !self.detail.is_empty() {
             body.push_str(": ");
@@ -163,23 +152,28 @@ impl Path {
     }
 
     pub fn required(&self, detail: impl Into<String>) -> FieldError {
-        self.error(ErrorType::Required, Value::Null, detail)
+        self.error(ErrorType::Required, None, detail)
     }
 
     pub fn invalid(&self, value: impl Into<Value>, detail: impl Into<String>) -> FieldError {
-        self.error(ErrorType::Invalid, value.into(), detail)
+        self.error(ErrorType::Invalid, Some(value.into()), detail)
+    }
+
+    /// Of something too large to be printed.
+    pub fn invalid_without_value(&self, detail: impl Into<String>) -> FieldError {
+        self.error(ErrorType::Invalid, None, detail)
     }
 
     pub fn duplicate(&self, value: impl Into<Value>) -> FieldError {
-        self.error(ErrorType::Duplicate, value.into(), "")
+        self.error(ErrorType::Duplicate, Some(value.into()), "")
     }
 
     pub fn forbidden(&self, detail: impl Into<String>) -> FieldError {
-        self.error(ErrorType::Forbidden, Value::Null, detail)
+        self.error(ErrorType::Forbidden, None, detail)
     }
 
     pub fn not_found(&self, value: impl Into<Value>) -> FieldError {
-        self.error(ErrorType::NotFound, value.into(), "")
+        self.error(ErrorType::NotFound, Some(value.into()), "")
     }
 
     /// `supported` in the order in which it is to be printed.
@@ -187,7 +181,7 @@ impl Path {
         let supported: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
         self.error(
             ErrorType::NotSupported,
-            value.into(),
+            Some(value.into()),
             format!("supported values: {}", supported.join(", ")),
         )
     }
@@ -196,7 +190,7 @@ impl Path {
         let unit = if max_bytes == 1 { "byte" } else { "bytes" };
         self.error(
             ErrorType::TooLong,
-            Value::from("<value omitted>"),
+            None,
             format!("may not be more than {max_bytes} {unit}"),
         )
     }
@@ -205,19 +199,19 @@ impl Path {
         let unit = if max == 1 { "item" } else { "items" };
         self.error(
             ErrorType::TooMany,
-            Value::from(actual),
+            Some(Value::from(actual)),
             format!("must have at most {max} {unit}"),
         )
     }
 
     pub fn internal(&self, detail: impl Into<String>) -> FieldError {
-        self.error(ErrorType::InternalError, Value::Null, detail)
+        self.error(ErrorType::InternalError, None, detail)
     }
 
     pub fn error(
         &self,
         error_type: ErrorType,
-        bad_value: Value,
+        bad_value: Option<Value>,
         detail: impl Into<String>,
     ) -> FieldError {
         FieldError {

@@ -28,6 +28,7 @@ mod storage;
 
 pub mod check;
 pub mod codec;
+pub mod cron;
 pub mod decode;
 pub mod field;
 pub mod formats;

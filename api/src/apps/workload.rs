@@ -144,7 +144,7 @@ pub fn warnings_on_create(metadata: &ObjectMeta, template: &PodTemplateSpec) -> 
     warnings
 }
 
-fn name_warning(metadata: &ObjectMeta) -> Vec<String> {
+pub fn name_warning(metadata: &ObjectMeta) -> Vec<String> {
     let messages = names::dns1123_label(text(&metadata.name));
     if messages.is_empty() {
         return Vec::new();

@@ -1,21 +1,74 @@
 //! CronJob.
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::CronJob;
+use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec};
 use serde_json::Value;
 
+use super::job;
 use crate::{
-    selector,
-    strategy::Column,
+    apps::workload,
+    check,
+    cron::{self, Schedule},
+    field::{ErrorList, Path},
+    selector, shape,
+    strategy::{Behaviour, Column, Shape},
     table::{AGE, NAME, age, column, container_cells, name, since, template_pod, wide},
+    zero::{default_text, text},
 };
-use crate::{
-    shape,
-    strategy::{Behaviour, Shape},
-};
+
+/// Jobs are named after the CronJob, with a suffix of 11 characters.
+const MAX_NAME: usize = 52;
 
 impl Behaviour for CronJob {
     const SHAPE: Shape<Self> = shape!(generation: spec, status);
+
+    fn default_fields(&mut self) {
+        let spec = &mut self.spec;
+        default_text(&mut spec.concurrency_policy, "Allow");
+        spec.suspend.get_or_insert(false);
+        spec.successful_jobs_history_limit.get_or_insert(3);
+        spec.failed_jobs_history_limit.get_or_insert(1);
+        // Of the Job only the Pods have their defaults; its own come when it is made.
+        job::default_template(spec.job_template.spec.get_or_insert_default());
+    }
+
+    fn validate(&self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        validate_spec(&self.spec, None, &mut errors);
+        let name = text(&self.metadata.name);
+        if name.len() > MAX_NAME {
+            errors.push(
+                Path::new("metadata.name").invalid(name, "must be no more than 52 characters"),
+            );
+        }
+        errors
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        validate_spec(&self.spec, Some(&old.spec), &mut errors);
+        errors
+    }
+
+    fn warnings(&self, old: Option<&Self>) -> Vec<String> {
+        let mut warnings = match old {
+            None => workload::name_warning(&self.metadata),
+            Some(_) => Vec::new(),
+        };
+        let changed = old.is_none_or(|old| self.metadata.generation != old.metadata.generation);
+        if let Some(spec) = self.spec.job_template.spec.as_ref().filter(|_| changed) {
+            job::spec_warnings(spec, &Path::new("spec.jobTemplate.spec"), &mut warnings);
+        }
+        if old.is_some() && self.spec.schedule.contains("TZ") {
+            warnings.push(
+                "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
+                 https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more \
+                 details"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
@@ -89,5 +142,95 @@ impl Behaviour for CronJob {
                 job.and_then(|job| job.selector.as_ref()),
             )),
         ]
+    }
+}
+
+fn validate_spec(spec: &CronJobSpec, old: Option<&CronJobSpec>, errors: &mut ErrorList) {
+    let path = Path::new("spec");
+    schedule(spec, old, &path.child("schedule"), errors);
+    let not_negative = |field: &str, value: Option<i64>, errors: &mut ErrorList| {
+        if let Some(value) = value {
+            check::not_negative(value, &path.child(field), errors);
+        }
+    };
+    let deadline = spec.starting_deadline_seconds;
+    not_negative("startingDeadlineSeconds", deadline, errors);
+    if let Some(zone) = &spec.time_zone
+        && old.is_none_or(|old| old.time_zone != spec.time_zone)
+    {
+        time_zone(zone, &path.child("timeZone"), errors);
+    }
+    check::required_one_of(
+        text(&spec.concurrency_policy),
+        &["Allow", "Forbid", "Replace"],
+        &path.child("concurrencyPolicy"),
+        errors,
+    );
+    job::validation::job_template(&spec.job_template, &path.child("jobTemplate"), errors);
+    let limit = spec.successful_jobs_history_limit;
+    not_negative("successfulJobsHistoryLimit", limit.map(i64::from), errors);
+    let limit = spec.failed_jobs_history_limit;
+    not_negative("failedJobsHistoryLimit", limit.map(i64::from), errors);
+}
+
+fn schedule(spec: &CronJobSpec, old: Option<&CronJobSpec>, path: &Path, errors: &mut ErrorList) {
+    let schedule = spec.schedule.as_str();
+    if schedule.is_empty() {
+        errors.push(path.required(""));
+        return;
+    }
+    if let Err(problem) = Schedule::parse(schedule) {
+        errors.push(path.invalid(schedule, problem.to_string()));
+    }
+    // CronJobs from before `timeZone` may keep the zone in the schedule.
+    let allowed = old.is_some_and(|old| old.schedule.contains("TZ"));
+    let problem = match schedule.contains("TZ") {
+        true if !allowed => "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        true if spec.time_zone.is_some() => {
+            "cannot use both timeZone field and TZ or CRON_TZ in schedule"
+        }
+        _ => return,
+    };
+    errors.push(path.invalid(schedule, problem));
+}
+
+fn time_zone(zone: &str, path: &Path, errors: &mut ErrorList) {
+    let mut invalid = |detail: String| errors.push(path.invalid(zone, detail));
+    if zone.is_empty() {
+        return invalid("timeZone must be nil or non-empty string".to_owned());
+    }
+    if !zone.split('/').all(is_zone_part) {
+        return invalid(format!("unknown time zone {zone}"));
+    }
+    if zone.eq_ignore_ascii_case("Local") {
+        invalid(
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+                .to_owned(),
+        );
+        // Spelt so, it is a zone to upstream's library.
+        if zone == "Local" {
+            return;
+        }
+    }
+    if let Err(problem) = cron::time_zone(zone) {
+        invalid(problem);
+    }
+}
+
+fn is_zone_part(part: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte);
+    (1..=14).contains(&part.len())
+        && part.bytes().all(is_allowed)
+        && !matches!(part, "." | "..")
+        && !part.starts_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cron_jobs() {
+        crate::testing::run::<CronJob>(include_str!("../../testdata/cron_job.yaml"));
     }
 }
