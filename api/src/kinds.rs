@@ -154,6 +154,10 @@ pub trait Conversion: Send + Sync {
     fn to_stored(&self, served: &dyn Object) -> Box<dyn Object>;
     /// The way back.
     fn to_served(&self, stored: &dyn Object) -> Box<dyn Object>;
+    /// What the stored kind calls a field that this one selects by.
+    fn stored_field(&self, served: &str) -> String {
+        served.to_owned()
+    }
 }
 
 /// Every built-in kind.

@@ -126,6 +126,13 @@ impl Conversion for EventConversion {
             type_: event.type_,
         })
     }
+
+    fn stored_field(&self, served: &str) -> String {
+        match served {
+            "reportingController" => "reportingComponent".to_owned(),
+            other => other.replace("regarding.", "involvedObject."),
+        }
+    }
 }
 
 #[cfg(test)]

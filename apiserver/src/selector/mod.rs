@@ -7,7 +7,10 @@ use coracle_api::selector::{
     FieldSelector, FieldTerm, LabelSelector, SelectorError, unsupported_field,
 };
 
-use crate::cache::{Cache, Entry};
+use crate::{
+    cache::{Cache, Entry},
+    registry::Resource,
+};
 
 /// What a list or watch is restricted to.
 #[derive(Clone, Debug)]
@@ -51,6 +54,7 @@ impl Filter {
     /// # Errors
     /// A field that the kind does not select by.
     pub fn new(
+        resource: &Resource,
         cache: &Cache,
         namespace: &str,
         name: &str,
@@ -65,7 +69,7 @@ impl Filter {
         };
         let mut name = (!name.is_empty()).then_some(name);
         for requirement in &fields.terms {
-            let compiled = compile(cache, requirement)?;
+            let compiled = compile(resource, cache, requirement)?;
             match compiled.field {
                 Field::Name if compiled.equal && name.is_none() => name = Some(&requirement.value),
                 Field::Namespace if compiled.equal && namespace.is_empty() => {
@@ -130,20 +134,40 @@ fn name_and_namespace(key: &str) -> (&str, &str) {
     (name, segments.next().unwrap_or_default())
 }
 
-fn compile(cache: &Cache, requirement: &FieldTerm) -> Result<Compiled, SelectorError> {
+fn compile(
+    resource: &Resource,
+    cache: &Cache,
+    requirement: &FieldTerm,
+) -> Result<Compiled, SelectorError> {
     let name = requirement.field.as_str();
     let field = match name {
         "metadata.name" => Field::Name,
         "metadata.namespace" => Field::Namespace,
-        _ => {
-            let names = cache.selectable_fields();
-            let index = names.iter().position(|selectable| selectable == name);
-            Field::Selectable(index.ok_or_else(|| unsupported_field(name, !names.is_empty()))?)
-        }
+        _ => Field::Selectable(selectable(resource, cache, name)?),
     };
     Ok(Compiled {
         field,
         equal: requirement.equal,
         value: requirement.value.clone(),
     })
+}
+
+/// Where the values of a field are, that the kind as it is served selects by.
+fn selectable(resource: &Resource, cache: &Cache, name: &str) -> Result<usize, SelectorError> {
+    let position = |name: &str| {
+        cache
+            .selectable_fields()
+            .iter()
+            .position(|field| field == name)
+    };
+    let Some(conversion) = resource.conversion else {
+        let own_fields = !cache.selectable_fields().is_empty();
+        return position(name).ok_or_else(|| unsupported_field(name, own_fields));
+    };
+    let served = resource.kind.strategy.selectable_field_names();
+    let found = served.iter().any(|field| field == name);
+    found
+        .then(|| position(&conversion.stored_field(name)))
+        .flatten()
+        .ok_or_else(|| unsupported_field(name, !served.is_empty()))
 }

@@ -152,3 +152,36 @@ async fn tables_and_metadata_of_lists() {
     assert_eq!(answer["kind"], "PartialObjectMetadataList");
     assert_eq!(names_of(&answer), ["a", "b"]);
 }
+
+#[tokio::test]
+async fn a_kind_that_is_a_view_of_another_selects_by_its_own_fields() {
+    let server = TestServer::start().await;
+    let event = json!({
+        "metadata": {"name": "e"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "Tested",
+        "type": "Normal",
+    });
+    server
+        .post("/api/v1/namespaces/default/events", &event)
+        .await;
+    let view = "/apis/events.k8s.io/v1/namespaces/default/events";
+    for (field, count) in [
+        ("regarding.name%3Dp", 1),
+        ("regarding.name%3Dq", 0),
+        ("reason!%3Dx", 1),
+    ] {
+        let list = server
+            .get(&format!("{view}?fieldSelector={field}"))
+            .await
+            .json();
+        assert_eq!(list["items"].as_array().unwrap().len(), count, "{field}");
+    }
+    let one = server.get(&format!("{view}/e")).await.json();
+    assert_eq!(one["apiVersion"], "events.k8s.io/v1");
+    assert_eq!(one["regarding"]["name"], "p");
+    let unknown = server
+        .get(&format!("{view}?fieldSelector=involvedObject.name%3Dp"))
+        .await;
+    assert_eq!(unknown.code, 400);
+}

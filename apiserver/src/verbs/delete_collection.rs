@@ -35,7 +35,7 @@ pub async fn delete_collection(
     let options = options::delete_options(&body, &query)?;
     let list_options = ListOptions::parse(&query, false)?;
     let cache = cache_of(resource)?;
-    let filter = filter(context, cache, &query)?;
+    let filter = filter(context, resource, &query)?;
     let revision = server.registry().fresh().await?;
     let objects = cache.objects();
     let matching = objects.values().filter(|entry| filter.matches(entry));

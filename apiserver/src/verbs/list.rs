@@ -34,7 +34,7 @@ pub async fn list(
     let output = Output::negotiate(context.headers(), &query)?;
     let options = ListOptions::parse(&query, false)?;
     let cache = cache_of(resource)?;
-    let filter = filter(context, cache, &query)?;
+    let filter = filter(context, resource, &query)?;
     let start = Start::of(&options, cache.key_prefix(&context.info.namespace))?;
     let (revision, objects) = snapshot(server.registry(), cache, &options, &start).await?;
     let page = page(&objects, &filter, &start, options.limit);
@@ -53,7 +53,12 @@ pub async fn list(
 }
 
 /// What the query and the path restrict a list or watch to.
-pub fn filter(context: &Context, cache: &Cache, query: &Query<'_>) -> Result<Filter, ApiError> {
+pub fn filter(
+    context: &Context,
+    resource: &Resource,
+    query: &Query<'_>,
+) -> Result<Filter, ApiError> {
+    let cache = cache_of(resource)?;
     let bad = |error: SelectorError| ApiError::bad_request(format!("{error}"));
     let labels = query
         .get("labelSelector")
@@ -79,7 +84,7 @@ pub fn filter(context: &Context, cache: &Cache, query: &Query<'_>) -> Result<Fil
     } else {
         ""
     };
-    Filter::new(cache, namespace, &info.name, labels, &fields).map_err(bad)
+    Filter::new(resource, cache, namespace, &info.name, labels, &fields).map_err(bad)
 }
 
 /// Where a page starts.

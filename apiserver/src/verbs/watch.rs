@@ -33,7 +33,7 @@ pub async fn watch(
     let query = Query::parse(context.query());
     let output = Output::negotiate(context.headers(), &query)?;
     let options = ListOptions::parse(&query, true)?;
-    let filter = Arc::new(filter(context, cache_of(resource)?, &query)?);
+    let filter = Arc::new(filter(context, resource, &query)?);
     parse_version(&options.resource_version)?;
     let timeout = match options.timeout_seconds {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
