@@ -3,16 +3,38 @@
 use std::sync::Arc;
 
 use coracle_client::{EventRecorder, Informers};
+use ipnet::IpNet;
 use kube::Client;
 use tokio::sync::broadcast;
 
 use crate::objects::{Kept, Objects};
 
 /// What the controllers need to know of the cluster.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// The certificate authority of the API server, as PEM: what pods trust it by.
     pub root_ca: String,
+    /// The addresses of pods, one range for each family. Without any, nodes get no `podCIDR`.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// The addresses of Services, which pods never get.
+    pub service_cidrs: Vec<IpNet>,
+    /// The prefix length of a node's part of an IPv4 range.
+    pub node_cidr_mask_ipv4: u8,
+    /// The same for IPv6.
+    pub node_cidr_mask_ipv6: u8,
+}
+
+impl Default for Config {
+    /// Upstream's mask sizes, and nothing known of the cluster.
+    fn default() -> Self {
+        Config {
+            root_ca: String::new(),
+            cluster_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            node_cidr_mask_ipv4: 24,
+            node_cidr_mask_ipv6: 64,
+        }
+    }
 }
 
 /// Removals that may wait for a controller; one that falls further behind looks at everything.

@@ -18,6 +18,7 @@ mod garbage;
 mod hash;
 mod labels;
 mod namespace;
+mod node;
 mod objects;
 mod owner;
 mod percent;
@@ -95,6 +96,31 @@ pub const TABLE: &[Controller] = &[
         name: "garbage-collector-controller",
         account: "generic-garbage-collector",
         run: |context, shutdown| Box::pin(garbage::run(context, shutdown)),
+    },
+    Controller {
+        name: "node-lifecycle-controller",
+        account: "node-controller",
+        run: |context, shutdown| Box::pin(node::lifecycle::run(context, shutdown)),
+    },
+    Controller {
+        name: "taint-eviction-controller",
+        account: "node-controller",
+        run: |context, shutdown| Box::pin(node::eviction::run(context, shutdown)),
+    },
+    Controller {
+        name: "node-ipam-controller",
+        account: "node-controller",
+        run: |context, shutdown| Box::pin(node::ipam::run(context, shutdown)),
+    },
+    Controller {
+        name: "pod-garbage-collector-controller",
+        account: "pod-garbage-collector",
+        run: |context, shutdown| Box::pin(node::pod_gc::run(context, shutdown)),
+    },
+    Controller {
+        name: "ttl-controller",
+        account: "ttl-controller",
+        run: |context, shutdown| Box::pin(node::ttl::run(context, shutdown)),
     },
 ];
 

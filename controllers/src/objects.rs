@@ -125,6 +125,22 @@ impl<K: Kept> Objects<K> {
         .boxed()
     }
 
+    pub fn patch_status<'a>(
+        &'a self,
+        namespace: &str,
+        name: &'a str,
+        patch: Patch<Value>,
+    ) -> Written<'a, K> {
+        let api = self.api(namespace);
+        async move {
+            let written = api
+                .patch_status(name, &PatchParams::default(), &patch)
+                .await?;
+            Ok(self.shown(written).await)
+        }
+        .boxed()
+    }
+
     /// Deletes exactly this object, not a later one of its name. Returns whether it was there.
     pub fn delete<'a>(&'a self, object: &'a K, params: DeleteParams) -> Written<'a, bool> {
         let api = self.api_of(object);

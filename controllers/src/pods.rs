@@ -6,10 +6,14 @@ use std::{sync::Arc, time::Duration};
 use coracle_client::{EventRecorder, EventType};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Pod, PodCondition, PodTemplateSpec},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    api::core::v1::{Pod, PodCondition, PodStatus, PodTemplateSpec},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
-use kube::{Resource, ResourceExt as _, api::DeleteParams};
+use kube::{
+    Resource, ResourceExt as _,
+    api::{DeleteParams, Patch},
+};
+use serde_json::json;
 
 use crate::{Error, conditions, error, objects::Objects};
 
@@ -115,6 +119,59 @@ fn name_prefix(name: &str) -> String {
     } else {
         name.to_owned()
     }
+}
+
+/// Why a pod is deleted that its owner did not delete.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Disruption {
+    /// In upper camel case.
+    pub reason: &'static str,
+    pub message: &'static str,
+}
+
+/// The pod's status with the condition that says it is about to be deleted; `None` when it says so
+/// already.
+pub(crate) fn disrupted(pod: &Pod, disruption: &Disruption, now: Timestamp) -> Option<PodStatus> {
+    const TARGET: &str = "DisruptionTarget";
+    let known = condition(pod, TARGET);
+    let since = known
+        .filter(|known| known.status == "True")
+        .and_then(|known| known.last_transition_time.clone());
+    let next = PodCondition {
+        type_: TARGET.to_owned(),
+        status: "True".to_owned(),
+        reason: Some(disruption.reason.to_owned()),
+        message: Some(disruption.message.to_owned()),
+        last_transition_time: Some(since.unwrap_or(Time(conditions::to_seconds(now)))),
+        last_probe_time: None,
+        observed_generation: pod.metadata.generation,
+    };
+    if known == Some(&next) {
+        return None;
+    }
+    let mut status = pod.status.clone().unwrap_or_default();
+    conditions::put(&mut status.conditions, next);
+    Some(status)
+}
+
+/// Writes phase and conditions of the status, onto exactly this pod.
+pub(crate) async fn patch_status(
+    pods: &Objects<Pod>,
+    pod: &Pod,
+    status: PodStatus,
+) -> Result<Pod, kube::Error> {
+    let patch = json!({
+        "metadata": { "uid": pod.metadata.uid },
+        "status": {
+            "phase": status.phase,
+            "observedGeneration": status.observed_generation,
+            "conditions": status.conditions,
+        },
+    });
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    pods.patch_status(namespace, name, Patch::Strategic(patch))
+        .await
 }
 
 /// Creates and deletes pods in the name of one controller, and tells their owner's events.

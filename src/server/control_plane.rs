@@ -130,6 +130,9 @@ impl ControlPlane {
                 self.informers.clone(),
                 coracle_controllers::Config {
                     root_ca: self.certificates.server_ca.clone(),
+                    cluster_cidrs: vec![settings.args.cluster_cidr],
+                    service_cidrs: vec![settings.args.service_cidr],
+                    ..coracle_controllers::Config::default()
                 },
             );
             for controller in coracle_controllers::TABLE {
