@@ -14,9 +14,19 @@ use kube::{
 /// How long a start may take on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A process that does not outlive the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running `coracle server --disable-agent`. Killed when dropped.
 pub struct Server {
-    process: Child,
+    process: Process,
     data_dir: PathBuf,
     pub client: Client,
 }
@@ -29,7 +39,7 @@ impl Server {
 
     /// With these flags too. Returns when the API answers.
     pub async fn start_with(data_dir: &Path, flags: &[&str]) -> Server {
-        let process = spawn(data_dir, flags);
+        let process = Process(spawn(data_dir, flags));
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(client) = connect(data_dir).await {
@@ -49,28 +59,21 @@ impl Server {
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.process.0.id()
     }
 
     /// Ends the process with SIGKILL.
     pub fn kill(mut self) {
-        self.process.kill().expect("the server can be killed");
-        self.process.wait().expect("the server ends");
+        self.process.0.kill().expect("the server can be killed");
+        self.process.0.wait().expect("the server ends");
     }
 
     /// Ends the process with SIGTERM; its exit must be clean.
     pub fn terminate(mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).expect("a process id"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("the server runs");
-        let status = self.process.wait().expect("the server ends");
+        let status = self.process.0.wait().expect("the server ends");
         assert!(status.success(), "{status}: {}", log(&self.data_dir));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
