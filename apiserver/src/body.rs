@@ -2,12 +2,13 @@
 
 use axum::body::Body;
 use bytes::Bytes;
+use coracle_api::codec::protobuf;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::{
     error::ApiError,
-    respond::{JSON, MEDIA_TYPES, YAML},
+    respond::{JSON, MEDIA_TYPES, PROTOBUF, YAML},
 };
 
 /// Upstream's bound.
@@ -37,6 +38,11 @@ pub async fn read_json(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiErro
     match media_type {
         "" | JSON => Ok(bytes),
         YAML => yaml_to_json(&bytes),
+        // An empty body, of a deletion for example, is none in any encoding.
+        PROTOBUF if bytes.is_empty() => Ok(bytes),
+        PROTOBUF => protobuf::to_json(&bytes, "", "")
+            .map(Bytes::from)
+            .map_err(|error| ApiError::bad_request(error.to_string())),
         _ => Err(ApiError::unsupported_media_type(&MEDIA_TYPES)),
     }
 }

@@ -98,9 +98,8 @@ impl Kubelet {
         let (health, poke) = (supervisor.health(), supervisor.poke());
         let recorder = EventRecorder::new(self.client.clone(), "kubelet", &config.node_name);
         let machine = Machine::read(&config.root_dir);
-        let allocatable = machine.allocatable(config.max_pods);
         let facts = Arc::new(NodeFacts {
-            allocatable: allocatable.clone(),
+            allocatable: machine.allocatable(config.max_pods),
         });
         let (pressure_sender, pressure) = watch::channel(Pressure::default());
         let reporter = Arc::new(Reporter::new(self.client.clone()));

@@ -3,7 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use coracle_api::{Object, Strategy, strategy::DecodeError};
+use coracle_api::{
+    Object, Strategy,
+    codec::protobuf::{self, ProtobufError},
+    strategy::DecodeError,
+};
 use coracle_store::{KeyValue, Revision};
 
 use super::scan;
@@ -22,8 +26,16 @@ pub struct Entry {
     metadata: (u32, u32),
     labels: (u32, u32),
     fields: Fields,
+    /// Other forms, made when they are first asked for.
+    derived: OnceLock<Box<Derived>>,
+}
+
+#[derive(Default)]
+struct Derived {
     /// The object as its type, for those who ask for it in this process.
-    decoded: OnceLock<Arc<dyn Object>>,
+    object: OnceLock<Arc<dyn Object>>,
+    /// The object in protobuf, for watchers.
+    protobuf: OnceLock<Bytes>,
 }
 
 /// The values of the kind's selectable fields, each with a NUL after it.
@@ -103,7 +115,7 @@ impl Entry {
             metadata: (narrow(found.whole.start), narrow(found.whole.end)),
             labels: (narrow(found.labels.start), narrow(found.labels.end)),
             fields: Fields::default(),
-            decoded: OnceLock::new(),
+            derived: OnceLock::new(),
             bytes,
         }
     }
@@ -170,19 +182,31 @@ impl Entry {
 
     /// The object as its type. Decoded at the first call and kept.
     pub fn object(&self, strategy: &dyn Strategy) -> Result<Arc<dyn Object>, DecodeError> {
-        if let Some(object) = self.decoded.get() {
+        let kept = &self.derived.get_or_init(Box::default).object;
+        if let Some(object) = kept.get() {
             return Ok(object.clone());
         }
         let object: Arc<dyn Object> = decode(&self.bytes, strategy)?.into();
-        Ok(self.decoded.get_or_init(|| object).clone())
+        Ok(kept.get_or_init(|| object).clone())
     }
 
     /// The object as its type, for a caller that changes it.
     pub fn decode(&self, strategy: &dyn Strategy) -> Result<Box<dyn Object>, DecodeError> {
-        match self.decoded.get() {
+        let kept = self.derived.get().and_then(|derived| derived.object.get());
+        match kept {
             Some(object) => Ok(object.clone_object()),
             None => decode(&self.bytes, strategy),
         }
+    }
+
+    /// The object in protobuf. Encoded at the first call and kept.
+    pub fn protobuf(&self) -> Result<Bytes, ProtobufError> {
+        let kept = &self.derived.get_or_init(Box::default).protobuf;
+        if let Some(bytes) = kept.get() {
+            return Ok(bytes.clone());
+        }
+        let bytes = Bytes::from(protobuf::from_json(&self.bytes)?);
+        Ok(kept.get_or_init(|| bytes).clone())
     }
 }
 

@@ -12,7 +12,10 @@ use std::{collections::VecDeque, sync::Arc};
 
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_api::Object;
+use coracle_api::{
+    Object,
+    codec::protobuf::{self, ProtobufError},
+};
 use http::{Response, StatusCode, header};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
@@ -20,7 +23,7 @@ use serde::Serialize;
 
 pub use body::Pieces;
 pub use negotiate::{
-    IncludeObject, JSON, MEDIA_TYPES, Media, MetaVersion, Output, Transform, YAML,
+    IncludeObject, JSON, MEDIA_TYPES, Media, MetaVersion, Output, PROTOBUF, Transform, YAML,
 };
 pub use table::Row;
 
@@ -202,14 +205,10 @@ fn not_acceptable(message: String) -> ApiError {
 
 /// Encodes JSON as negotiated.
 fn send(output: &Output, code: StatusCode, pieces: Pieces) -> Result<Response<Body>, ApiError> {
-    let pieces = match (output.media, output.pretty) {
-        (Media::Json, false) => pieces,
-        (Media::Json, true) => Pieces::new(VecDeque::from([pretty::indent(&pieces.concat())])),
-        (Media::Yaml, _) => Pieces::new(VecDeque::from([pretty::yaml(&pieces.concat())?])),
-    };
+    let (pieces, content_type) = encode(output, pieces)?;
     let mut response = Response::builder()
         .status(code)
-        .header(header::CONTENT_TYPE, output.media.content_type());
+        .header(header::CONTENT_TYPE, content_type);
     let body = if output.gzip && pieces.length() > GZIP_THRESHOLD {
         response = response
             .header(header::CONTENT_ENCODING, "gzip")
@@ -219,6 +218,25 @@ fn send(output: &Output, code: StatusCode, pieces: Pieces) -> Result<Response<Bo
         Body::from(pieces)
     };
     response.body(body).map_err(ApiError::internal)
+}
+
+/// The encoded form, and its type.
+fn encode(output: &Output, pieces: Pieces) -> Result<(Pieces, &'static str), ApiError> {
+    let one = |bytes: Bytes| Pieces::new(VecDeque::from([bytes]));
+    let encoded = match (output.media, output.pretty) {
+        (Media::Json, false) => pieces,
+        (Media::Json, true) => one(pretty::indent(&pieces.concat())),
+        (Media::Yaml, _) => one(pretty::yaml(&pieces.concat())?),
+        (Media::Protobuf, _) => {
+            let json = pieces.concat();
+            match protobuf::from_json(&json) {
+                Ok(bytes) => one(bytes.into()),
+                Err(ProtobufError::UnknownKind { .. }) => return Ok((one(json), JSON)),
+                Err(error) => return Err(ApiError::internal(error)),
+            }
+        }
+    };
+    Ok((encoded, output.media.content_type()))
 }
 
 /// Answers with the `Status` of a failed request. Never fails itself.

@@ -1,19 +1,23 @@
 //! Which representation the client wants, from its `Accept` header and query.
 
+use coracle_api::codec::protobuf;
 use http::{HeaderMap, header};
 
 use crate::{error::ApiError, query::Query};
 
 /// What the API speaks, in the order in which it is preferred and listed in errors.
-pub const MEDIA_TYPES: [&str; 2] = [JSON, YAML];
+pub const MEDIA_TYPES: [&str; 3] = [JSON, YAML, PROTOBUF];
 pub const JSON: &str = "application/json";
 pub const YAML: &str = "application/yaml";
+pub const PROTOBUF: &str = protobuf::MEDIA_TYPE;
 
 /// An encoding of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {
     Json,
     Yaml,
+    /// Only for what has such a form: custom resources do not, and get JSON.
+    Protobuf,
 }
 
 impl Media {
@@ -21,6 +25,7 @@ impl Media {
         match self {
             Media::Json => JSON,
             Media::Yaml => YAML,
+            Media::Protobuf => PROTOBUF,
         }
     }
 }
@@ -197,6 +202,7 @@ impl Clause<'_> {
         let media = match self.media_type {
             JSON | "application/*" | "*/*" => Media::Json,
             YAML => Media::Yaml,
+            PROTOBUF => Media::Protobuf,
             _ => return None,
         };
         let parameter = |name| {
@@ -215,6 +221,8 @@ impl Clause<'_> {
                     _ => return None,
                 };
                 match kind {
+                    // Upstream has no protobuf form of it either.
+                    "Table" if media == Media::Protobuf => return None,
                     "Table" => Transform::Table {
                         version,
                         include: IncludeObject::Metadata,

@@ -1,5 +1,8 @@
 //! Single objects: create, get, delete.
 
+use axum::body::Body;
+use coracle_api::codec::protobuf;
+use http::Request;
 use serde_json::{Value, json};
 
 use super::{CONFIG_MAPS, config_map};
@@ -160,4 +163,44 @@ async fn other_representations() {
             .starts_with(b"apiVersion: v1\ndata:\n  k: v\nkind: ConfigMap\n")
     );
     assert_eq!(server.get_as(&path, "text/html").await.code, 406);
+}
+
+#[tokio::test]
+async fn protobuf_in_and_out() {
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    let server = TestServer::start().await;
+    let object = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "a"},
+        "data": {"k": "v"},
+    });
+    let body = protobuf::from_json(object.to_string().as_bytes()).unwrap();
+    let request = Request::post(CONFIG_MAPS)
+        .header("content-type", PROTOBUF)
+        .header("accept", format!("{PROTOBUF},application/json"))
+        .body(Body::from(body))
+        .unwrap();
+    let created = server.request(request).await;
+    assert_eq!(created.code, 201, "{}", created.message());
+    assert_eq!(created.headers["content-type"], PROTOBUF);
+    let decode = |body: &[u8]| -> Value {
+        serde_json::from_slice(&protobuf::to_json(body, "", "").unwrap()).unwrap()
+    };
+    assert_eq!(decode(&created.body)["data"]["k"], "v");
+    let list = server.get_as(CONFIG_MAPS, PROTOBUF).await;
+    assert_eq!(decode(&list.body)["items"][0]["metadata"]["name"], "a");
+    let missing = server.get_as(&format!("{CONFIG_MAPS}/b"), PROTOBUF).await;
+    assert_eq!(decode(&missing.body)["reason"], "NotFound");
+    let request = Request::get(format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1"))
+        .header("accept", PROTOBUF)
+        .body(Body::empty())
+        .unwrap();
+    let watched = server.request(request).await;
+    assert_eq!(
+        watched.headers["content-type"],
+        "application/vnd.kubernetes.protobuf;stream=watch"
+    );
+    let length = u32::from_be_bytes(watched.body[..4].try_into().unwrap());
+    assert_eq!(watched.body.len(), 4 + length as usize);
 }

@@ -39,8 +39,8 @@ pub async fn watch(
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
         _ => server.config().watch_timeout(),
     };
-    let content_type = encode::content_type(&output);
     let encoder = Encoder::new(output, resource.clone());
+    let content_type = encoder.content_type();
     let initial = begin(server.registry(), resource, &options, filter).await;
     let stream = WatchStream::new(server, encoder, initial, &options, timeout);
     if websocket::is_websocket(context.headers()) {

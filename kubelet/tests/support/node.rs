@@ -40,6 +40,11 @@ struct Running {
 impl Node {
     /// Starts a node whose containers can run [`BUSYBOX`].
     pub async fn start() -> Self {
+        // Shown for tests that fail, as RUST_LOG says.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let directory = tempfile::tempdir().expect("a directory");
         let config = config(directory.path());
         let (client, api_shutdown) = api().await;

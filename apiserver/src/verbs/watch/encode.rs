@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use coracle_api::codec::protobuf;
 use coracle_store::Revision;
 
 use crate::{
@@ -20,16 +21,14 @@ pub struct Encoder {
     first: bool,
 }
 
-/// The type of a stream of events.
-pub fn content_type(output: &Output) -> &'static str {
-    match output.media {
-        Media::Json => JSON,
-        Media::Yaml => "application/yaml;stream=watch",
-    }
-}
-
 impl Encoder {
-    pub fn new(output: Output, resource: Arc<Resource>) -> Self {
+    pub fn new(mut output: Output, resource: Arc<Resource>) -> Self {
+        let kind = &resource.kind;
+        if output.media == Media::Protobuf
+            && !protobuf::is_supported(&kind.api_version(), &kind.kind)
+        {
+            output.media = Media::Json;
+        }
         Encoder {
             output,
             resource,
@@ -37,9 +36,35 @@ impl Encoder {
         }
     }
 
+    /// The type of the stream.
+    pub fn content_type(&self) -> &'static str {
+        match self.output.media {
+            Media::Json | Media::Yaml => JSON,
+            Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        }
+    }
+
     /// Appends an event about an object.
     pub fn event(&mut self, out: &mut BytesMut, event: &WatchEvent) {
         let plain = self.output.transform == Transform::None && self.resource.conversion.is_none();
+        if self.output.media == Media::Protobuf {
+            let encoded = if plain && event.revision == event.entry.revision {
+                event.entry.protobuf().map_err(ApiError::internal)
+            } else {
+                self.derived(event).and_then(|json| {
+                    let bytes = protobuf::from_json(&json).map_err(ApiError::internal)?;
+                    Ok(bytes.into())
+                })
+            };
+            match encoded {
+                Ok(object) => {
+                    let name = event.event_type.name();
+                    out.extend_from_slice(&protobuf::encoded_watch_frame(name, &object));
+                }
+                Err(error) => self.error(out, &error),
+            }
+            return;
+        }
         if plain {
             open(out, event.event_type.name());
             at_revision(out, &event.entry, event.revision);
@@ -72,43 +97,44 @@ impl Encoder {
 
     /// Appends a bookmark. `initial_end`: it closes the initial events.
     pub fn bookmark(&mut self, out: &mut BytesMut, revision: Revision, initial_end: bool) {
-        let (kind, version) = match self.output.transform {
-            Transform::None => (
-                self.resource.kind.kind.as_str(),
-                self.resource.kind.api_version(),
-            ),
-            Transform::Metadata(version) | Transform::MetadataList(version) => {
-                ("PartialObjectMetadata", version.api_version().to_owned())
+        let metadata = bookmark_metadata(revision, initial_end);
+        let object = match self.output.transform {
+            Transform::None => {
+                let (kind, version) = (&self.resource.kind.kind, self.resource.kind.api_version());
+                format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata}}}"#)
             }
+            Transform::Metadata(version) | Transform::MetadataList(version) => format!(
+                r#"{{"kind":"PartialObjectMetadata","apiVersion":"{}","metadata":{metadata}}}"#,
+                version.api_version()
+            ),
             Transform::Table { version, .. } => {
-                let metadata = bookmark_metadata(revision, initial_end);
-                let api_version = version.api_version();
-                open(out, "BOOKMARK");
-                out.extend_from_slice(
-                    format!(
-                        r#"{{"kind":"Table","apiVersion":"{api_version}","metadata":{{"resourceVersion":"{revision}"}},"columnDefinitions":[],"rows":[{{"cells":[],"object":{{"kind":"PartialObjectMetadata","apiVersion":"{api_version}","metadata":{metadata}}}}}]}}"#
-                    )
-                    .as_bytes(),
-                );
-                close(out);
-                return;
+                let version = version.api_version();
+                format!(
+                    r#"{{"kind":"Table","apiVersion":"{version}","metadata":{{"resourceVersion":"{revision}"}},"columnDefinitions":[],"rows":[{{"cells":[],"object":{{"kind":"PartialObjectMetadata","apiVersion":"{version}","metadata":{metadata}}}}}]}}"#
+                )
             }
         };
-        let metadata = bookmark_metadata(revision, initial_end);
-        open(out, "BOOKMARK");
-        out.extend_from_slice(
-            format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata}}}"#)
-                .as_bytes(),
-        );
-        close(out);
+        self.object(out, "BOOKMARK", object.as_bytes());
     }
 
     /// Appends an error, after which the stream ends.
     pub fn error(&self, out: &mut BytesMut, error: &ApiError) {
-        open(out, "ERROR");
         // A status always serialises.
         let status = serde_json::to_vec(&error.0).unwrap_or_default();
-        out.extend_from_slice(&status);
+        self.object(out, "ERROR", &status);
+    }
+
+    /// Appends an event around an object that is JSON.
+    fn object(&self, out: &mut BytesMut, event_type: &str, json: &[u8]) {
+        if self.output.media == Media::Protobuf {
+            match protobuf::watch_frame(event_type, json) {
+                Ok(frame) => out.extend_from_slice(&frame),
+                Err(error) => tracing::error!(%error, event_type, "cannot be encoded"),
+            }
+            return;
+        }
+        open(out, event_type);
+        out.extend_from_slice(json);
         close(out);
     }
 }

@@ -67,6 +67,21 @@ pub fn serve(parts: &Parts, stream: WatchStream) -> Result<Response<Body>, ApiEr
     response.body(Body::empty()).map_err(ApiError::internal)
 }
 
+/// The messages for a frame of events: a text for each line, or one of bytes for a frame that
+/// is no text.
+fn messages(frame: &Bytes) -> Vec<Result<Message, Error>> {
+    if frame.first() != Some(&b'{') {
+        return vec![Ok(Message::Binary(frame.clone()))];
+    }
+    let lines = frame.split_inclusive(|byte| *byte == b'\n');
+    lines
+        .map(|line| {
+            let text = Utf8Bytes::try_from(Bytes::copy_from_slice(line))?;
+            Ok(Message::Text(text))
+        })
+        .collect()
+}
+
 async fn send(upgraded: Upgraded, stream: WatchStream) -> Result<(), Error> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))
@@ -81,9 +96,8 @@ async fn send(upgraded: Upgraded, stream: WatchStream) -> Result<(), Error> {
                 let Some(Ok(frame)) = frame else {
                     break;
                 };
-                for line in frame.split_inclusive(|byte| *byte == b'\n') {
-                    let text = Utf8Bytes::try_from(Bytes::copy_from_slice(line))?;
-                    sink.feed(Message::Text(text)).await?;
+                for message in messages(&frame) {
+                    sink.feed(message?).await?;
                 }
                 sink.flush().await?;
             }

@@ -71,8 +71,8 @@ fn has_initialized(pod: &Pod, status: &PodStatus) -> bool {
             .is_some_and(|it| it.waiting.is_some());
         has_ended_before(container) || !waits
     });
-    let last_status = status.init_container_statuses.iter().flatten();
-    let last_status = last_status.filter(|it| it.name == last.name).next_back();
+    let mut statuses = status.init_container_statuses.iter().flatten();
+    let last_status = statuses.rfind(|it| it.name == last.name);
     begun
         || last_status.is_some_and(|status| {
             let ended_well = |state: &Option<ContainerState>| {

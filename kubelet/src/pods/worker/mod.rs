@@ -10,7 +10,7 @@ mod kill;
 mod start;
 mod sync;
 
-use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -133,12 +133,13 @@ impl Worker {
     /// Runs until nothing of the pod is left, on the node and in the API.
     pub async fn run(mut self) {
         loop {
-            self.read_letters().await;
+            Box::pin(self.read_letters()).await;
             let next = match self.stage {
-                _ if !self.looked => self.look().await,
-                Stage::Active => self.sync().await,
-                Stage::Terminating => self.terminate().await,
-                Stage::Terminated => self.finish().await,
+                _ if !self.looked => Box::pin(self.look()).await,
+                // In boxes: most of the time a pod's task only waits, and should be small then.
+                Stage::Active => Box::pin(self.sync()).await,
+                Stage::Terminating => Box::pin(self.terminate()).await,
+                Stage::Terminated => Box::pin(self.finish()).await,
             };
             match next {
                 Next::Again => {}
@@ -288,14 +289,14 @@ impl Worker {
         work: impl Future<Output = T>,
         stop: impl Fn(&Worker) -> bool,
     ) -> Option<T> {
-        let mut work = pin!(work);
+        let mut work = Box::pin(work);
         let inbox = self.inbox.clone();
         loop {
             tokio::select! {
                 biased;
                 done = &mut work => return Some(done),
                 () = inbox.filled() => {
-                    self.read_letters().await;
+                    Box::pin(self.read_letters()).await;
                     self.publish();
                     if stop(self) {
                         return None;

@@ -144,7 +144,7 @@ impl Start {
     /// Starts the container and runs its hook.
     pub async fn run(self) -> Started {
         let mut id = None;
-        let result = self.steps(&mut id).await;
+        let result = Box::pin(self.steps(&mut id)).await;
         Started { id, result }
     }
 
@@ -155,7 +155,7 @@ impl Start {
         let image = self.image(own_image, policy, &pull_secrets).await?;
         let config = self.config(&image, &pull_secrets).await?;
         let log_path = config.log_path.clone();
-        let created = self.create(config).await?;
+        let created = Box::pin(self.create(config)).await?;
         *id = Some(created.clone());
         self.event(EventType::Normal, "Created", "Container created");
         self.start(&created).await?;

@@ -82,7 +82,7 @@ impl Worker {
             return Next::Wait(earlier(deadline, Some(retry_at)));
         }
         let actions = decide(&self.pod, &self.observed, &self.probe_results);
-        match self.carry_out(actions).await {
+        match Box::pin(self.carry_out(actions)).await {
             Some(next) => next,
             None => {
                 let retry_at = self.retry_at.values().min().copied();
@@ -178,7 +178,7 @@ impl Worker {
                 return Some(next);
             }
         }
-        match self.start_all(&actions).await {
+        match Box::pin(self.start_all(&actions)).await {
             Attempt::Started => Some(Next::Again),
             Attempt::Interrupted => Some(Next::Again),
             Attempt::Failed | Attempt::Postponed => changed.then_some(Next::Again),
@@ -342,7 +342,7 @@ impl Worker {
             }
         };
         for place in ephemeral.chain(init).chain(regular) {
-            match self.try_start(place, &sandbox.id, &config).await {
+            match Box::pin(self.try_start(place, &sandbox.id, &config)).await {
                 Attempt::Interrupted => return Attempt::Interrupted,
                 Attempt::Started => best = Attempt::Started,
                 Attempt::Failed | Attempt::Postponed => {
