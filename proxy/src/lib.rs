@@ -10,6 +10,8 @@
 //! without rules; connections made before go on; only the table named in [`Config`] is touched.
 //! When the kernel refuses a transaction, or this starts anew, the whole table is written.
 
+#[cfg(test)]
+mod cases;
 mod desired;
 mod endpoints;
 mod health;
