@@ -7,6 +7,7 @@ mod config_file;
 mod data_dir;
 mod images;
 mod logging;
+mod rbac;
 mod server;
 mod status;
 mod stop;

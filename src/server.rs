@@ -17,6 +17,7 @@ use crate::{
     check_config,
     cli::{Disable, ServerArgs},
     data_dir::{self, Layout},
+    rbac,
     supervise::Components,
 };
 use control_plane::ControlPlane;
@@ -100,11 +101,9 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
         advertised: settings.advertise_address,
         port: control_plane.address.port(),
     };
-    bootstrap::run(
-        &control_plane.client("system:apiserver", &["system:masters"]),
-        api,
-    )
-    .await?;
+    let client = control_plane.client("system:apiserver", &["system:masters"]);
+    bootstrap::run(&client, api).await?;
+    rbac::reconcile(&client).await?;
 
     let components = Components::new(shutdown.clone());
     control_plane.report_health_of(&components);

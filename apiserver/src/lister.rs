@@ -57,14 +57,21 @@ impl Registry {
     /// # Panics
     /// It is not served, or not stored.
     pub fn lister<T: Typed>(&self) -> Lister<T> {
-        let resource = self
-            .find(T::GROUP, T::VERSION, T::URL_PATH_SEGMENT)
-            .filter(|resource| resource.conversion.is_none())
-            .and_then(|resource| resource.cache.clone());
         Lister {
-            cache: resource.unwrap_or_else(|| panic!("{} is not stored", T::KIND)),
+            cache: self.cache::<T>(),
             kind: PhantomData,
         }
+    }
+
+    /// The cache of the built-in kind `T`, which must be one that is stored as it is served.
+    ///
+    /// # Panics
+    /// It is not served, or not stored.
+    pub fn cache<T: Typed>(&self) -> Arc<Cache> {
+        self.find(T::GROUP, T::VERSION, T::URL_PATH_SEGMENT)
+            .filter(|resource| resource.conversion.is_none())
+            .and_then(|resource| resource.cache.clone())
+            .unwrap_or_else(|| panic!("{} is not stored", T::KIND))
     }
 }
 

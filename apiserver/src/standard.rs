@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Lookup, Plugins, Registry,
     admission::{
-        Chain, DefaultIngressClass, DefaultStorageClass, DefaultTolerationSeconds,
+        Admission, Chain, DefaultIngressClass, DefaultStorageClass, DefaultTolerationSeconds,
         NamespaceLifecycle, PersistentVolumeClaimResize, Priority, RuntimeClass, ServiceAccount,
         StorageObjectInUseProtection, TaintNodesByCondition,
     },
@@ -22,7 +22,14 @@ use crate::{
         service_accounts::{Discovery, KeyError, ServiceAccounts, SigningKey},
         token_request::TokenRequests,
     },
-    authz::AlwaysAllow,
+    authz::{
+        Authorizer, Authorizers, NodeAuthorizer, PrivilegedGroup, Rbac, bootstrap,
+        rbac::escalation::EscalationCheck,
+        reviews::{
+            LocalSubjectAccessReviews, SelfSubjectAccessReviews, SelfSubjectRulesReviews,
+            SubjectAccessReviews,
+        },
+    },
     handler::{Handler, Handlers, Place},
     node_proxy::{NodeProxy, NodeTls},
 };
@@ -77,17 +84,28 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
     }
     authenticators.push(Arc::new(CertificateUsers::new(security.client_authorities)));
     authenticators.push(tokens.clone());
+    let rbac = Arc::new(Rbac::new(registry));
+    let authorizer: Arc<dyn Authorizer> = Arc::new(Authorizers(vec![
+        Arc::new(PrivilegedGroup),
+        Arc::new(NodeAuthorizer::new(registry, bootstrap::node_rules())),
+        rbac.clone(),
+    ]));
+    let mut admission = admission(registry);
+    admission.push(Arc::new(EscalationCheck::new(rbac.clone(), authorizer.clone())));
+    let mut handlers = handlers(&accounts, tokens);
+    handlers.extend(node_proxy.handlers());
+    handlers.extend(access_reviews(&authorizer, rbac));
     Ok(Plugins {
         authenticator: Arc::new(Requests::new(authenticators, security.anonymous)),
-        authorizer: Arc::new(AlwaysAllow),
-        admission: admission(registry),
-        handlers: handlers(&accounts, tokens, &node_proxy),
+        authorizer,
+        admission: Chain::new(admission),
+        handlers: Handlers::new(handlers).with_paths(Discovery::documents(&accounts)),
     })
 }
 
 /// Upstream's plugins that are on by default, in upstream's order.
-pub(crate) fn admission(registry: &Registry) -> Chain {
-    Chain::new(vec![
+pub(crate) fn admission(registry: &Registry) -> Vec<Arc<dyn Admission>> {
+    vec![
         Arc::new(NamespaceLifecycle::new(registry.clone())),
         Arc::new(ServiceAccount::new(registry.clone())),
         Arc::new(TaintNodesByCondition),
@@ -98,34 +116,55 @@ pub(crate) fn admission(registry: &Registry) -> Chain {
         Arc::new(PersistentVolumeClaimResize::new(registry)),
         Arc::new(RuntimeClass::new(registry.clone())),
         Arc::new(DefaultIngressClass::new(registry)),
-    ])
+    ]
 }
 
-fn handlers(
-    accounts: &Arc<ServiceAccounts>,
-    tokens: Arc<Tokens>,
-    node_proxy: &NodeProxy,
-) -> Handlers {
-    const AUTHENTICATION: &str = "authentication.k8s.io";
-    let place = |group, resource, subresource| Place {
+fn place(group: &'static str, resource: &'static str, subresource: &'static str) -> Place {
+    Place {
         group,
         resource,
         subresource,
-    };
-    let handlers: [(Place, Arc<dyn Handler>); 3] = [
+    }
+}
+
+type PlacedHandler = (Place, Arc<dyn Handler>);
+
+fn handlers(accounts: &Arc<ServiceAccounts>, tokens: Arc<Tokens>) -> Vec<PlacedHandler> {
+    const GROUP: &str = "authentication.k8s.io";
+    vec![
         (
-            place(AUTHENTICATION, "tokenreviews", ""),
+            place(GROUP, "tokenreviews", ""),
             Arc::new(TokenReviews(tokens)),
         ),
         (
-            place(AUTHENTICATION, "selfsubjectreviews", ""),
+            place(GROUP, "selfsubjectreviews", ""),
             Arc::new(SelfSubjectReviews),
         ),
         (
             place("", "serviceaccounts", "token"),
             Arc::new(TokenRequests(accounts.clone())),
         ),
-    ];
-    Handlers::new(handlers.into_iter().chain(node_proxy.handlers()))
-        .with_paths(Discovery::documents(accounts))
+    ]
+}
+
+fn access_reviews(authorizer: &Arc<dyn Authorizer>, rbac: Arc<Rbac>) -> Vec<PlacedHandler> {
+    const GROUP: &str = "authorization.k8s.io";
+    vec![
+        (
+            place(GROUP, "subjectaccessreviews", ""),
+            Arc::new(SubjectAccessReviews(authorizer.clone())),
+        ),
+        (
+            place(GROUP, "localsubjectaccessreviews", ""),
+            Arc::new(LocalSubjectAccessReviews(authorizer.clone())),
+        ),
+        (
+            place(GROUP, "selfsubjectaccessreviews", ""),
+            Arc::new(SelfSubjectAccessReviews(authorizer.clone())),
+        ),
+        (
+            place(GROUP, "selfsubjectrulesreviews", ""),
+            Arc::new(SelfSubjectRulesReviews(rbac)),
+        ),
+    ]
 }

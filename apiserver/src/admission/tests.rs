@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::Chain;
 use crate::{Config, Plugins, standard::admission, testing::TestServer};
 
 const PODS: &str = "/api/v1/namespaces/ns/pods";
@@ -11,7 +12,7 @@ struct Fixture(TestServer);
 impl Fixture {
     async fn start() -> Self {
         let server = TestServer::with(Config::default(), |registry| Plugins {
-            admission: admission(registry),
+            admission: Chain::new(admission(registry)),
             ..Plugins::default()
         })
         .await;

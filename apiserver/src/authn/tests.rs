@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::StaticTokens;
 use crate::{
-    Config,
+    Config, Plugins,
+    admission::Chain,
+    authz::AlwaysAllow,
     node_proxy::NodeTls,
     standard::{Security, plugins},
     testing::{Answer, TestServer},
@@ -57,8 +59,10 @@ impl Fixture {
             nodes: nodes(&authorities),
             shutdown: CancellationToken::new(),
         };
-        let server = TestServer::with(Config::default(), |registry| {
-            plugins(registry, security).unwrap()
+        let server = TestServer::with(Config::default(), |registry| Plugins {
+            authorizer: Arc::new(AlwaysAllow),
+            admission: Chain::default(),
+            ..plugins(registry, security).unwrap()
         })
         .await;
         Fixture {
