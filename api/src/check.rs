@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, TopologySelectorTerm,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
-        apis::meta::v1::{LabelSelector, ObjectMeta},
+        apis::meta::v1::{Condition, LabelSelector, ObjectMeta},
         util::intstr::IntOrString,
     },
 };
@@ -340,6 +341,48 @@ pub fn required_one_of(value: &str, supported: &[&str], path: &Path, errors: &mu
 pub fn required(value: &str, path: &Path, errors: &mut ErrorList) {
     if value.is_empty() {
         errors.push(path.required(""));
+    }
+}
+
+/// A name that stands in URLs, and may not be empty.
+pub fn required_path_segment(value: &str, path: &Path, errors: &mut ErrorList) {
+    required(value, path, errors);
+    each(path, value, names::path_segment_name(value), errors);
+}
+
+/// The conditions of a status.
+pub fn conditions(conditions: &[Condition], path: &Path, errors: &mut ErrorList) {
+    const MAX_REASON: usize = 1024;
+    const MAX_MESSAGE: usize = 32 * 1024;
+    for (index, condition) in conditions.iter().enumerate() {
+        let path = path.index(index);
+        let same_type = |other: &Condition| other.type_ == condition.type_;
+        if conditions[..index].iter().any(same_type) {
+            errors.push(path.child("type").duplicate(condition.type_.as_str()));
+        }
+        label_name(&condition.type_, &path.child("type"), errors);
+        let status_path = path.child("status");
+        one_of(&condition.status, &["False", "True", "Unknown"], &status_path, errors);
+        if let Some(generation) = condition.observed_generation.filter(|number| *number < 0) {
+            let path = path.child("observedGeneration");
+            errors.push(path.invalid(generation, "must be greater than or equal to zero"));
+        }
+        if condition.last_transition_time.0 == Timestamp::UNIX_EPOCH {
+            errors.push(path.child("lastTransitionTime").required(""));
+        }
+        let reason_path = path.child("reason");
+        let reason = condition.reason.as_str();
+        if reason.is_empty() {
+            errors.push(reason_path.required(""));
+        } else {
+            each(&reason_path, reason, formats::condition_reason(reason), errors);
+            if reason.len() > MAX_REASON {
+                errors.push(reason_path.too_long(MAX_REASON));
+            }
+        }
+        if condition.message.len() > MAX_MESSAGE {
+            errors.push(path.child("message").too_long(MAX_MESSAGE));
+        }
     }
 }
 

@@ -255,6 +255,70 @@ pub fn cidr(value: &str) -> Vec<String> {
     errors
 }
 
+/// An address range in canonical form.
+pub fn canonical_cidr(value: &str) -> Vec<String> {
+    let errors = cidr(value);
+    let canonical = split_cidr(value).map(|(address, length)| format!("{address}/{length}"));
+    match canonical {
+        Some(canonical) if errors.is_empty() && canonical != value => {
+            vec![format!("must be in canonical form (\"{canonical}\")")]
+        }
+        _ => errors,
+    }
+}
+
+/// Warnings about a range in an unusual form.
+pub fn cidr_warnings(path: &Path, value: &str) -> Vec<String> {
+    let Some((address, length)) = split_cidr(value) else {
+        return Vec::new();
+    };
+    let network = network_address(address, length);
+    let (text, prefix) = value.split_once('/').unwrap_or_default();
+    let mut warnings = Vec::new();
+    if network != address {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        warnings.push(format!(
+            "{path}: CIDR value {value:?} is ambiguous in this context (should be \
+             \"{network}/{length}\" or \"{address}/{longest}\"?)"
+        ));
+    }
+    let is_mapped = matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
+    let has_zeros =
+        text.parse::<IpAddr>().is_err() || (prefix.len() > 1 && prefix.starts_with('0'));
+    if is_mapped || has_zeros {
+        warnings.push(format!(
+            "{path}: non-standard CIDR value {value:?} is invalid: use \"{network}/{length}\""
+        ));
+    }
+    let canonical = format!("{address}/{length}");
+    if warnings.is_empty() && address.is_ipv6() && canonical != value {
+        warnings.push(format!(
+            "{path}: IPv6 CIDR value {value:?} should be in RFC 5952 canonical format \
+             (\"{canonical}\")"
+        ));
+    }
+    warnings
+}
+
+/// Why a condition has its status, as one word.
+pub fn condition_reason(value: &str) -> Vec<String> {
+    let bytes = value.as_bytes();
+    let is_end = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let is_inner = |byte: &u8| is_end(byte) || matches!(byte, b',' | b':');
+    if bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(is_end)
+        && bytes.iter().all(is_inner)
+    {
+        return Vec::new();
+    }
+    vec![regex_error(
+        "a condition reason must start with alphabetic character, optionally followed by a string \
+         of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'",
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+    )]
+}
+
 /// Address and prefix length of a range.
 pub fn split_cidr(value: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = value.split_once('/')?;

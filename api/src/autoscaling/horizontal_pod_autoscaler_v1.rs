@@ -13,10 +13,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
+    field::ErrorList,
     kinds::Conversion,
     object::{Object, expect},
     shape,
-    strategy::{Behaviour, Column, Shape},
+    strategy::{Behaviour, Column, Shape, Subresource},
 };
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
@@ -42,14 +43,31 @@ impl Behaviour for v1::HorizontalPodAutoscaler {
         self.spec.min_replicas.get_or_insert(1);
     }
 
+    fn validate(&self) -> ErrorList {
+        stored(self).validate()
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        stored(self).validate_update(&stored(old))
+    }
+
+    fn validate_subresource(&self, old: &Self, subresource: Subresource) -> ErrorList {
+        stored(self).validate_subresource(&stored(old), subresource)
+    }
+
     fn columns() -> &'static [Column] {
         v2::HorizontalPodAutoscaler::columns()
     }
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {
-        let stored = HorizontalPodAutoscalerConversion.to_stored(self);
-        expect::<v2::HorizontalPodAutoscaler>(&*stored).cells(now)
+        stored(self).cells(now)
     }
+}
+
+/// What is stored of it, which is what is checked.
+fn stored(autoscaler: &v1::HorizontalPodAutoscaler) -> v2::HorizontalPodAutoscaler {
+    let stored = HorizontalPodAutoscalerConversion.to_stored(autoscaler);
+    expect::<v2::HorizontalPodAutoscaler>(&*stored).clone()
 }
 
 type Annotations = BTreeMap<String, String>;

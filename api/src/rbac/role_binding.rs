@@ -4,14 +4,32 @@ use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use serde_json::Value;
 
-use crate::strategy::Behaviour;
+use super::validation;
 use crate::{
-    strategy::Column,
+    field::ErrorList,
+    strategy::{Behaviour, Column},
     table::{AGE, NAME, age, column, name, wide},
-    zero::list,
+    zero::{list, list_mut},
 };
 
 impl Behaviour for RoleBinding {
+    fn default_fields(&mut self) {
+        validation::default_binding(&mut self.role_ref, list_mut(&mut self.subjects));
+    }
+
+    fn validate(&self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        validation::role_ref(&self.role_ref, &["Role", "ClusterRole"], &mut errors);
+        validation::subjects(list(&self.subjects), true, &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        let mut errors = self.validate();
+        validation::same_role(&self.role_ref, &old.role_ref, &mut errors);
+        errors
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             NAME,
@@ -37,5 +55,15 @@ impl Behaviour for RoleBinding {
         ];
         cells.extend(super::subject_cells(list(&self.subjects)));
         cells
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn role_bindings() {
+        crate::testing::run::<RoleBinding>(include_str!("../../testdata/role_binding.yaml"));
     }
 }
