@@ -16,14 +16,7 @@ use tokio::task::JoinSet;
 
 /// What a role or binding is to the API client.
 trait Object:
-    Resource<DynamicType = ()>
-    + Clone
-    + Debug
-    + DeserializeOwned
-    + Serialize
-    + Send
-    + Sync
-    + 'static
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static
 {
 }
 

@@ -362,7 +362,12 @@ pub fn conditions(conditions: &[Condition], path: &Path, errors: &mut ErrorList)
         }
         label_name(&condition.type_, &path.child("type"), errors);
         let status_path = path.child("status");
-        one_of(&condition.status, &["False", "True", "Unknown"], &status_path, errors);
+        one_of(
+            &condition.status,
+            &["False", "True", "Unknown"],
+            &status_path,
+            errors,
+        );
         if let Some(generation) = condition.observed_generation.filter(|number| *number < 0) {
             let path = path.child("observedGeneration");
             errors.push(path.invalid(generation, "must be greater than or equal to zero"));
@@ -375,7 +380,12 @@ pub fn conditions(conditions: &[Condition], path: &Path, errors: &mut ErrorList)
         if reason.is_empty() {
             errors.push(reason_path.required(""));
         } else {
-            each(&reason_path, reason, formats::condition_reason(reason), errors);
+            each(
+                &reason_path,
+                reason,
+                formats::condition_reason(reason),
+                errors,
+            );
             if reason.len() > MAX_REASON {
                 errors.push(reason_path.too_long(MAX_REASON));
             }

@@ -91,7 +91,10 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
         rbac.clone(),
     ]));
     let mut admission = admission(registry);
-    admission.push(Arc::new(EscalationCheck::new(rbac.clone(), authorizer.clone())));
+    admission.push(Arc::new(EscalationCheck::new(
+        rbac.clone(),
+        authorizer.clone(),
+    )));
     let mut handlers = handlers(&accounts, tokens);
     handlers.extend(node_proxy.handlers());
     handlers.extend(access_reviews(&authorizer, rbac));

@@ -1,19 +1,28 @@
 //! The node: kubelet, service proxy and cluster DNS, wired to the control plane; and what undoes
 //! all that they do to the host.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail};
-use coracle_client::EventRecorder;
+use coracle_client::{EventRecorder, Informers};
 use coracle_kubelet::{
-    Config,
+    Config, Kubelet,
     config::{Managed, RuntimeSource},
+    cri::Cri,
     pause,
+    server::{self, Auth, Server},
 };
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
-use super::{Settings, control_plane::ControlPlane};
+use super::{Settings, certificates::Certificates, control_plane::ControlPlane};
 use crate::{
     cli::Disable,
     data_dir::{self, Layout},
@@ -26,7 +35,7 @@ pub fn spawn(
     control_plane: &ControlPlane,
     components: &Components,
 ) -> anyhow::Result<()> {
-    kubelet_config(settings)?;
+    spawn_kubelet(settings, control_plane, components)?;
     if settings.enabled(Disable::Dns) {
         spawn_dns(settings, control_plane, components);
     }
@@ -34,6 +43,72 @@ pub fn spawn(
         spawn_proxy(settings, control_plane, components);
     }
     Ok(())
+}
+
+fn spawn_kubelet(
+    settings: &Settings,
+    control_plane: &ControlPlane,
+    components: &Components,
+) -> anyhow::Result<()> {
+    let user = format!("system:node:{}", settings.node_name);
+    let node = NodeAgent {
+        config: kubelet_config(settings)?,
+        client: control_plane.client(&user, &["system:nodes"]),
+        informers: control_plane.informers.clone(),
+        certificates: control_plane.certificates.clone(),
+    };
+    components.spawn("kubelet", move |run| node.clone().run(run));
+    Ok(())
+}
+
+/// The kubelet with its HTTPS endpoints.
+#[derive(Clone)]
+struct NodeAgent {
+    config: Config,
+    client: kube::Client,
+    informers: Informers,
+    certificates: Arc<Certificates>,
+}
+
+impl NodeAgent {
+    async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let address = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), self.config.port);
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address} for the node: stop what uses it, or choose another with --kubelet-port")
+        })?;
+        let clients = &self.certificates.clients;
+        let certificate = self.certificates.kubelet.clone();
+        let tls = Arc::new(coracle_transport::server_config(
+            certificate,
+            Some(clients),
+        )?);
+        let auth = Auth::new(
+            self.config.node_name.clone(),
+            Some(clients.clone()),
+            Some(self.client.clone()),
+        );
+        let cri = Cri::new(&self.config.runtime_socket());
+        let kubelet = Kubelet::new(self.config, self.client, self.informers);
+        let endpoints = Server::new(
+            server::Config {
+                system_logs: "/var/log".into(),
+            },
+            listener,
+            tls,
+            auth,
+            cri,
+            kubelet.host(),
+        );
+        let run = shutdown.child_token();
+        let serving = endpoints.run(run.clone());
+        let kubelet = async {
+            let ended = kubelet.run(shutdown).await;
+            run.cancel();
+            ended
+        };
+        let (ended, ()) = tokio::join!(kubelet, serving);
+        Ok(ended?)
+    }
 }
 
 fn spawn_dns(settings: &Settings, control_plane: &ControlPlane, components: &Components) {

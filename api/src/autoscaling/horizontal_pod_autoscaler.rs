@@ -1,8 +1,8 @@
 //! HorizontalPodAutoscaler.
 
 mod defaults;
-mod validation;
 mod table;
+mod validation;
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -61,6 +61,8 @@ mod tests {
 
     #[test]
     fn horizontal_pod_autoscalers() {
-        crate::testing::run::<HorizontalPodAutoscaler>(include_str!("../../testdata/horizontal_pod_autoscaler.yaml"));
+        crate::testing::run::<HorizontalPodAutoscaler>(include_str!(
+            "../../testdata/horizontal_pod_autoscaler.yaml"
+        ));
     }
 }

@@ -9,7 +9,10 @@ use serde_json::Value;
 
 use crate::{
     check,
-    core::pod::{validation::{resources, scheduling}, warnings},
+    core::pod::{
+        validation::{resources, scheduling},
+        warnings,
+    },
     field::{ErrorList, Path, value_of},
     strategy::{Behaviour, Column},
     table::{AGE, NAME, age, column, name},

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}, apimachinery::pkg::util::intstr::IntOrString,
+    api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
+    apimachinery::pkg::util::intstr::IntOrString,
 };
 use serde_json::Value;
 
@@ -121,6 +122,8 @@ mod tests {
 
     #[test]
     fn pod_disruption_budgets() {
-        crate::testing::run::<PodDisruptionBudget>(include_str!("../../testdata/pod_disruption_budget.yaml"));
+        crate::testing::run::<PodDisruptionBudget>(include_str!(
+            "../../testdata/pod_disruption_budget.yaml"
+        ));
     }
 }

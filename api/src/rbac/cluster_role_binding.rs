@@ -67,6 +67,8 @@ mod tests {
 
     #[test]
     fn cluster_role_bindings() {
-        crate::testing::run::<ClusterRoleBinding>(include_str!("../../testdata/cluster_role_binding.yaml"));
+        crate::testing::run::<ClusterRoleBinding>(include_str!(
+            "../../testdata/cluster_role_binding.yaml"
+        ));
     }
 }

@@ -3,11 +3,7 @@
 use k8s_openapi::api::rbac::v1::Role;
 
 use super::validation;
-use crate::{
-    field::ErrorList,
-    strategy::Behaviour,
-    zero::list,
-};
+use crate::{field::ErrorList, strategy::Behaviour, zero::list};
 
 impl Behaviour for Role {
     fn validate(&self) -> ErrorList {

@@ -39,10 +39,7 @@ fn policy_rule(rule: &PolicyRule, namespaced: bool, path: &Path, errors: &mut Er
     if !urls.is_empty() {
         let path = path.child("nonResourceURLs");
         if namespaced {
-            errors.push(path.invalid(
-                urls,
-                "namespaced rules cannot apply to non-resource URLs",
-            ));
+            errors.push(path.invalid(urls, "namespaced rules cannot apply to non-resource URLs"));
         }
         let resource_names = list(&rule.resource_names);
         if !(groups.is_empty() && resources.is_empty() && resource_names.is_empty()) {
@@ -75,7 +72,12 @@ pub fn role_ref(role: &RoleRef, kinds: &[&str], errors: &mut ErrorList) {
 /// To whom a binding grants it.
 pub fn subjects(subjects: &[Subject], namespaced: bool, errors: &mut ErrorList) {
     for (index, subject) in subjects.iter().enumerate() {
-        validate_subject(subject, namespaced, &Path::new("subjects").index(index), errors);
+        validate_subject(
+            subject,
+            namespaced,
+            &Path::new("subjects").index(index),
+            errors,
+        );
     }
 }
 

@@ -36,7 +36,9 @@ pub fn manifests() -> &'static Manifests {
     static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
         cluster_roles: [
             parse::<ClusterRole>(include_str!("../../../manifests/rbac/cluster-roles.yaml")),
-            parse(include_str!("../../../manifests/rbac/controller-roles.yaml")),
+            parse(include_str!(
+                "../../../manifests/rbac/controller-roles.yaml"
+            )),
         ]
         .concat(),
         cluster_role_bindings: [
@@ -90,7 +92,10 @@ pub enum Reconciled<T> {
     Recreate(T),
 }
 
-pub fn reconciled_cluster_role(wanted: &ClusterRole, found: &ClusterRole) -> Reconciled<ClusterRole> {
+pub fn reconciled_cluster_role(
+    wanted: &ClusterRole,
+    found: &ClusterRole,
+) -> Reconciled<ClusterRole> {
     let mut new = found.clone();
     reconcile_metadata(&mut new.metadata, &wanted.metadata);
     new.aggregation_rule = union_of_selectors(&found.aggregation_rule, &wanted.aggregation_rule);
@@ -120,7 +125,10 @@ pub fn reconciled_cluster_role_binding(
     finish(&found.metadata, found, new)
 }
 
-pub fn reconciled_role_binding(wanted: &RoleBinding, found: &RoleBinding) -> Reconciled<RoleBinding> {
+pub fn reconciled_role_binding(
+    wanted: &RoleBinding,
+    found: &RoleBinding,
+) -> Reconciled<RoleBinding> {
     let mut new = found.clone();
     reconcile_metadata(&mut new.metadata, &wanted.metadata);
     new.subjects = union_of_subjects(&found.subjects, &wanted.subjects);
@@ -140,7 +148,9 @@ fn finish<T: PartialEq>(metadata: &ObjectMeta, found: &T, new: T) -> Reconciled<
 
 fn is_ours(metadata: &ObjectMeta) -> bool {
     let annotations = metadata.annotations.as_ref();
-    annotations.and_then(|annotations| annotations.get(AUTOUPDATE)).map(String::as_str)
+    annotations
+        .and_then(|annotations| annotations.get(AUTOUPDATE))
+        .map(String::as_str)
         != Some("false")
 }
 

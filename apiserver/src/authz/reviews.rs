@@ -132,7 +132,11 @@ impl Handler for SelfSubjectRulesReviews {
                     resource_names: rule.resource_names,
                 });
             }
-            if rule.non_resource_urls.as_ref().is_some_and(|list| !list.is_empty()) {
+            if rule
+                .non_resource_urls
+                .as_ref()
+                .is_some_and(|list| !list.is_empty())
+            {
                 status.non_resource_rules.push(NonResourceRule {
                     verbs: rule.verbs,
                     non_resource_urls: rule.non_resource_urls,
@@ -189,7 +193,10 @@ fn check_attributes(spec: &SubjectAccessReviewSpec) -> ErrorList {
         (None, None) => {
             let detail =
                 "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            vec![path.child("resourceAttributes").invalid(Value::Null, detail)]
+            vec![
+                path.child("resourceAttributes")
+                    .invalid(Value::Null, detail),
+            ]
         }
         _ => ErrorList::new(),
     }

@@ -17,7 +17,13 @@ use crate::{
 const MAX_PERIOD: i32 = 1800;
 const MAX_STABILIZATION_WINDOW: i32 = 3600;
 
-const METRIC_TYPES: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
+const METRIC_TYPES: &[&str] = &[
+    "ContainerResource",
+    "External",
+    "Object",
+    "Pods",
+    "Resource",
+];
 const EITHER_TARGET: &str = "must set either a target raw value or a target utilization";
 
 pub fn spec(
@@ -213,19 +219,12 @@ fn pods(source: &PodsMetricSource, path: &Path, errors: &mut ErrorList) {
 
 fn resource(source: &ResourceMetricSource, path: &Path, errors: &mut ErrorList) {
     if source.name.is_empty() {
-        errors.push(
-            path.child("name")
-                .required("must specify a resource name"),
-        );
+        errors.push(path.child("name").required("must specify a resource name"));
     }
     utilization(&source.target, path, errors);
 }
 
-fn container_resource(
-    source: &ContainerResourceMetricSource,
-    path: &Path,
-    errors: &mut ErrorList,
-) {
+fn container_resource(source: &ContainerResourceMetricSource, path: &Path, errors: &mut ErrorList) {
     let name_path = path.child("name");
     if source.name.is_empty() {
         errors.push(name_path.required("must specify a resource name"));

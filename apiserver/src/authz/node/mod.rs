@@ -176,7 +176,9 @@ fn lease(node: &str, a: &Attributes<'_>) -> Answer {
         return Err("can only get, create, update, patch, or delete a node lease".to_owned());
     }
     if a.namespace != "kube-node-lease" {
-        return Err("can only access leases in the \"kube-node-lease\" system namespace".to_owned());
+        return Err(
+            "can only access leases in the \"kube-node-lease\" system namespace".to_owned(),
+        );
     }
     if a.verb != "create" && a.name != node {
         return Err(

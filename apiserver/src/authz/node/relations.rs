@@ -6,13 +6,10 @@
 use std::sync::Arc;
 
 use coracle_api::object::{Typed, expect};
-use k8s_openapi::{
-
-    api::{
-        core::v1::{PersistentVolume, Pod, PodSpec},
-        resource::v1::ResourceSlice,
-        storage::v1::VolumeAttachment,
-    },
+use k8s_openapi::api::{
+    core::v1::{PersistentVolume, Pod, PodSpec},
+    resource::v1::ResourceSlice,
+    storage::v1::VolumeAttachment,
 };
 use memchr::memmem;
 use serde_json::Value;
@@ -55,23 +52,19 @@ impl Relations {
     pub fn exists(&self, node: &str, kind: Kind, namespace: &str, name: &str) -> bool {
         match kind {
             Kind::Pod => self.object::<Pod>(&self.pods, namespace, name, |pod| on(pod, node)),
-            Kind::VolumeAttachment => self.object::<VolumeAttachment>(
-                &self.attachments,
-                "",
-                name,
-                |attachment| attachment.spec.node_name == node,
-            ),
-            Kind::ResourceSlice => {
-                self.object::<ResourceSlice>(&self.slices, "", name, |slice| {
-                    slice.spec.node_name.as_deref() == Some(node)
+            Kind::VolumeAttachment => {
+                self.object::<VolumeAttachment>(&self.attachments, "", name, |attachment| {
+                    attachment.spec.node_name == node
                 })
             }
+            Kind::ResourceSlice => self.object::<ResourceSlice>(&self.slices, "", name, |slice| {
+                slice.spec.node_name.as_deref() == Some(node)
+            }),
             Kind::Volume => self.object::<PersistentVolume>(&self.volumes, "", name, |volume| {
                 self.volume_is_used(node, volume)
             }),
             Kind::Secret => {
-                self.by_pods(node, kind, namespace, name)
-                    || self.by_volumes(node, namespace, name)
+                self.by_pods(node, kind, namespace, name) || self.by_volumes(node, namespace, name)
             }
             Kind::ConfigMap | Kind::Claim | Kind::ResourceClaim | Kind::ServiceAccount => {
                 self.by_pods(node, kind, namespace, name)
@@ -103,8 +96,7 @@ impl Relations {
             .iter()
             .filter(|entry| names(&entry.bytes, &node_name))
             .filter(|entry| {
-                names(&entry.bytes, &quoted)
-                    || also.is_some_and(|also| names(&entry.bytes, also))
+                names(&entry.bytes, &quoted) || also.is_some_and(|also| names(&entry.bytes, also))
             })
             .filter_map(|entry| entry.decode(&**self.pods.strategy()).ok())
             .any(|pod| {
@@ -123,7 +115,10 @@ impl Relations {
             .filter_map(|entry| entry.decode(&**self.volumes.strategy()).ok())
             .any(|volume| {
                 let volume: &PersistentVolume = expect(&*volume);
-                let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+                let claim = volume
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.claim_ref.as_ref());
                 let claim_namespace = claim.and_then(|claim| claim.namespace.as_deref());
                 let secret = Reference {
                     namespace,
@@ -136,7 +131,10 @@ impl Relations {
     }
 
     fn volume_is_used(&self, node: &str, volume: &PersistentVolume) -> bool {
-        let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+        let claim = volume
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.claim_ref.as_ref());
         claim.is_some_and(|claim| {
             let namespace = claim.namespace.as_deref().unwrap_or_default();
             let name = claim.name.as_deref().unwrap_or_default();
@@ -190,7 +188,10 @@ fn refers_to(pod: &Pod, kind: Kind, name: &str) -> bool {
         Kind::ServiceAccount => spec.service_account_name.as_deref() == Some(name),
         Kind::ResourceClaim => {
             let direct = spec.resource_claims.iter().flatten();
-            let statuses = pod.status.as_ref().and_then(|s| s.resource_claim_statuses.as_ref());
+            let statuses = pod
+                .status
+                .as_ref()
+                .and_then(|s| s.resource_claim_statuses.as_ref());
             direct
                 .into_iter()
                 .any(|claim| claim.resource_claim_name.as_deref() == Some(name))
@@ -262,9 +263,10 @@ fn config_map(spec: &PodSpec, name: &str) -> bool {
         let direct = volume.config_map.as_ref().map(|map| map.name.as_str());
         let projected = volume.projected.as_ref().and_then(|p| p.sources.as_ref());
         direct == Some(name)
-            || projected.into_iter().flatten().any(|source| {
-                source.config_map.as_ref().map(|map| map.name.as_str()) == Some(name)
-            })
+            || projected
+                .into_iter()
+                .flatten()
+                .any(|source| source.config_map.as_ref().map(|map| map.name.as_str()) == Some(name))
     })
 }
 

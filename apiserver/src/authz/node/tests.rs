@@ -74,7 +74,12 @@ impl Fixture {
     }
 }
 
-fn get<'a>(user: &'a Identity, resource: &'a str, namespace: &'a str, name: &'a str) -> Attributes<'a> {
+fn get<'a>(
+    user: &'a Identity,
+    resource: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+) -> Attributes<'a> {
     Attributes {
         namespace,
         name,

@@ -50,18 +50,21 @@ fn break_down(rule: &PolicyRule) -> Vec<Right> {
                 }));
             }
         }
-        rights.extend(list(&rule.non_resource_urls).into_iter().map(|url| Right::Path {
-            url,
-            verb: verb.clone(),
-        }));
+        rights.extend(
+            list(&rule.non_resource_urls)
+                .into_iter()
+                .map(|url| Right::Path {
+                    url,
+                    verb: verb.clone(),
+                }),
+        );
     }
     rights
 }
 
 fn covers(rule: &PolicyRule, right: &Right) -> bool {
-    let has = |list: &[String], wanted: &str| {
-        list.iter().any(|entry| entry == ALL || entry == wanted)
-    };
+    let has =
+        |list: &[String], wanted: &str| list.iter().any(|entry| entry == ALL || entry == wanted);
     match right {
         Right::Resource {
             group,
@@ -118,10 +121,7 @@ fn describe(rights: &[Right]) -> Vec<String> {
             match (group, name) {
                 (None, _) => format!("{{NonResourceURLs:[{what:?}], {}}}", verbs),
                 (Some(group), None) => {
-                    format!(
-                        "{{APIGroups:[{group:?}], Resources:[{what:?}], {}}}",
-                        verbs
-                    )
+                    format!("{{APIGroups:[{group:?}], Resources:[{what:?}], {}}}", verbs)
                 }
                 (Some(group), Some(name)) => format!(
                     "{{APIGroups:[{group:?}], Resources:[{what:?}], ResourceNames:[{name:?}], {}}}",
@@ -158,7 +158,10 @@ mod tests {
             json!([{"verbs": ["update"], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["a"]}]),
         ];
         for granted in covered {
-            assert!(missing(&owned, &rules(granted.clone())).is_empty(), "{granted}");
+            assert!(
+                missing(&owned, &rules(granted.clone())).is_empty(),
+                "{granted}"
+            );
         }
         let granted = rules(json!([
             {"verbs": ["get", "watch", "delete"], "apiGroups": [""], "resources": ["pods"]},

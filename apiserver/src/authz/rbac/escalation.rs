@@ -62,7 +62,10 @@ impl EscalationCheck {
             missing.join("\n")
         );
         if !owned.errors.is_empty() {
-            why.push_str(&format!("; resolution errors: [{}]", owned.errors.join(", ")));
+            why.push_str(&format!(
+                "; resolution errors: [{}]",
+                owned.errors.join(", ")
+            ));
         }
         Err(ApiError::forbidden(attributes.kind, name, why))
     }

@@ -1,9 +1,6 @@
 //! Who is granted what: bindings by user and group.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use coracle_api::{Identity, selector::LabelSelector};
 use k8s_openapi::{
@@ -42,7 +39,10 @@ struct Bindings {
 
 impl Bindings {
     fn of<'a>(&'a self, user: &'a Identity) -> impl Iterator<Item = usize> {
-        let of_groups = user.groups.iter().filter_map(|group| self.groups.get(group));
+        let of_groups = user
+            .groups
+            .iter()
+            .filter_map(|group| self.groups.get(group));
         let of_user = self.users.get(&user.user).into_iter();
         of_user.chain(of_groups).flatten().copied()
     }
@@ -103,7 +103,10 @@ impl Index {
                 self.namespaces.entry(namespace.to_owned()).or_default()
             };
             let (who, described) = match subject.kind.as_str() {
-                "User" => (bindings.users.entry(subject.name.clone()), subject.name.clone()),
+                "User" => (
+                    bindings.users.entry(subject.name.clone()),
+                    subject.name.clone(),
+                ),
                 "Group" => (
                     bindings.groups.entry(subject.name.clone()),
                     subject.name.clone(),
@@ -203,4 +206,3 @@ fn name_of(metadata: &ObjectMeta) -> &str {
 fn namespace_of(metadata: &ObjectMeta) -> &str {
     metadata.namespace.as_deref().unwrap_or_default()
 }
-

@@ -12,15 +12,19 @@ pub fn allows(rule: &PolicyRule, attributes: &Attributes<'_>) -> bool {
     }
     if !attributes.is_resource {
         let urls = rule.non_resource_urls.iter().flatten();
-        return urls.into_iter().any(|url| covers_path(url, attributes.path));
+        return urls
+            .into_iter()
+            .any(|url| covers_path(url, attributes.path));
     }
     let names = rule.resource_names.as_deref().unwrap_or_default();
-    has(rule.api_groups.as_deref().unwrap_or_default(), attributes.group)
-        && rule
-            .resources
-            .iter()
-            .flatten()
-            .any(|resource| covers_resource(resource, attributes))
+    has(
+        rule.api_groups.as_deref().unwrap_or_default(),
+        attributes.group,
+    ) && rule
+        .resources
+        .iter()
+        .flatten()
+        .any(|resource| covers_resource(resource, attributes))
         && (names.is_empty() || names.iter().any(|name| name == attributes.name))
 }
 
@@ -71,7 +75,8 @@ mod tests {
             subresource: "log",
             ..Attributes::of_resource(&user, "get", "", "pods")
         };
-        let rule = |resource: &str| json!({"verbs": ["get"], "apiGroups": [""], "resources": [resource]});
+        let rule =
+            |resource: &str| json!({"verbs": ["get"], "apiGroups": [""], "resources": [resource]});
         for resource in ["*", "pods/log", "*/log"] {
             assert!(allowed(rule(resource), &get_log), "{resource}");
         }

@@ -179,9 +179,14 @@ async fn reviews_give_reasons() {
     let review = async |spec: Value| {
         let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
         let answer = fixture.0.post(path, &json!({"spec": spec})).await;
-        (answer.code.as_u16(), answer.message(), answer.json()["status"].clone())
+        (
+            answer.code.as_u16(),
+            answer.message(),
+            answer.json()["status"].clone(),
+        )
     };
-    let attributes = json!({"verb": "get", "namespace": "ns", "resource": "pods", "subresource": "log"});
+    let attributes =
+        json!({"verb": "get", "namespace": "ns", "resource": "pods", "subresource": "log"});
     let (_, _, status) = review(json!({"user": "jane", "resourceAttributes": attributes})).await;
     assert_eq!(
         status,
