@@ -29,15 +29,21 @@ const WATCHED_CHANGES: usize = 40;
 /// Requests under way at once.
 const CONCURRENCY: usize = 16;
 
+/// How long the server may take until it answers.
+const START: Duration = Duration::from_secs(60);
+
 struct Server {
-    process: Child,
+    process: Killed,
     client: Client,
 }
 
-impl Drop for Server {
+/// A process that is killed when dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -56,11 +62,14 @@ impl Server {
             .args(flags)
             .stderr(Stdio::null())
             .spawn()
+            .map(Killed)
             .expect("the server can be started");
+        let begun = Instant::now();
         loop {
             if let Some(client) = connect(dir).await {
                 return Server { process, client };
             }
+            assert!(begun.elapsed() < START, "the server does not answer");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -108,7 +117,7 @@ pub async fn run() {
 
 async fn throughput(store: &str, server: &Server) {
     let api = server.config_maps();
-    let pid = server.process.id();
+    let pid = server.process.0.id();
     let empty = process::resident(pid);
     measure(store, "create", pid, OBJECTS, |number| {
         let api = api.clone();

@@ -46,7 +46,7 @@ pub fn run(runtime: &Runtime) {
         "node: start until Ready, later start",
         seconds(begun.elapsed()),
     );
-    let pid = cluster.server_pid();
+    let pid = server_pid(&cluster);
     std::thread::sleep(Duration::from_secs(5));
     let cpu = process::cpu(pid);
     std::thread::sleep(IDLE);
@@ -65,6 +65,10 @@ pub fn run(runtime: &Runtime) {
         .expect("a runtime starts");
     let _ = runtime;
     single.block_on(pods(&cluster, alone));
+}
+
+fn server_pid(cluster: &Cluster) -> u32 {
+    cluster.server.as_ref().expect("the server runs").id()
 }
 
 /// The same container by the runtime's own client: nothing of Kubernetes takes part.
@@ -155,7 +159,7 @@ async fn pods(cluster: &Cluster, alone: Duration) {
         &format!("pod: {} more at once until all run", MANY_PODS - PODS),
         seconds(begun.elapsed()),
     );
-    let pid = cluster.server_pid();
+    let pid = server_pid(cluster);
     line(
         &format!("node: resident memory, {MANY_PODS} pods"),
         bytes(process::resident(pid)),

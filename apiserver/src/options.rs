@@ -173,8 +173,6 @@ pub struct WriteOptions {
     pub dry_run: bool,
     pub field_manager: String,
     pub field_validation: FieldValidation,
-    /// Only for server-side apply.
-    pub force: Option<bool>,
 }
 
 impl WriteOptions {
@@ -202,7 +200,6 @@ impl WriteOptions {
                 "Strict" => FieldValidation::Strict,
                 _ => FieldValidation::Warn,
             },
-            force,
         })
     }
 

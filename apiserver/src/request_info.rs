@@ -165,9 +165,9 @@ fn name_in_field_selector(selector: Option<&str>) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn parse(method: Method, target: &str) -> RequestInfo {
+    fn parse(method: &Method, target: &str) -> RequestInfo {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        RequestInfo::parse(&method, path, &Query::parse(query))
+        RequestInfo::parse(method, path, &Query::parse(query))
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
             (Method::GET, "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", ["get", "rbac.authorization.k8s.io", "v1", "", "clusterroles", "", "system:node"]),
         ];
         for (method, target, expected) in cases {
-            let info = parse(method.clone(), target);
+            let info = parse(method, target);
             assert!(info.is_resource, "{target}");
             let got = [
                 &info.verb,
@@ -216,7 +216,7 @@ mod tests {
             "/healthz",
             "/openapi/v2",
         ] {
-            let info = parse(Method::GET, path);
+            let info = parse(&Method::GET, path);
             assert!(!info.is_resource, "{path}");
             assert_eq!(info.verb, "get");
         }
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn proxy_paths_keep_the_rest_as_sent() {
         let info = parse(
-            Method::GET,
+            &Method::GET,
             "/api/v1/namespaces/a/services/http:s:80/proxy/x%20y/z",
         );
         assert_eq!(info.subresource, "proxy");

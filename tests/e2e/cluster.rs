@@ -26,7 +26,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Cluster {
     name: String,
     data_dir: PathBuf,
-    server: Option<Child>,
+    /// The server's process, while it runs: nsenter replaces itself with the program it runs.
+    pub server: Option<Child>,
 }
 
 impl Cluster {
@@ -183,7 +184,7 @@ impl Cluster {
             .kubectl_command(arguments)
             .output()
             .expect("kubectl runs");
-        self.expect_success(arguments, output)
+        self.expect_success(arguments, &output)
     }
 
     /// What `kubectl` prints when given this on its standard input; it must succeed.
@@ -202,7 +203,7 @@ impl Cluster {
             .write_all(input.as_bytes())
             .expect("kubectl reads its input");
         let output = child.wait_with_output().expect("kubectl ends");
-        self.expect_success(arguments, output)
+        self.expect_success(arguments, &output)
     }
 
     /// What `kubectl` prints to standard error; it must fail.
@@ -215,7 +216,7 @@ impl Cluster {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn expect_success(&self, arguments: &str, output: Output) -> String {
+    fn expect_success(&self, arguments: &str, output: &Output) -> String {
         assert!(
             output.status.success(),
             "kubectl {arguments}: {}\n{}{}\n{}",
@@ -271,12 +272,6 @@ impl Cluster {
     /// The file that stands for the cluster's network namespace.
     pub fn network(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
-    }
-
-    /// The process id of the server.
-    pub fn server_pid(&self) -> u32 {
-        // nsenter replaces itself with the program it runs.
-        self.server.as_ref().expect("the server was started").id()
     }
 
     /// Kills the server with SIGKILL and waits until it is gone.

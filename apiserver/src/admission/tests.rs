@@ -42,7 +42,7 @@ impl Fixture {
     }
 }
 
-fn pod(spec: Value) -> Value {
+fn pod(spec: &Value) -> Value {
     let mut pod = json!({
         "metadata": {"name": "p"},
         "spec": {"containers": [{"name": "c", "image": "i"}]},
@@ -56,7 +56,7 @@ fn pod(spec: Value) -> Value {
 #[tokio::test]
 async fn a_pod_gets_account_token_priority_and_tolerations() {
     let fixture = Fixture::start().await;
-    let pod = fixture.create(PODS, pod(json!({}))).await;
+    let pod = fixture.create(PODS, pod(&json!({}))).await;
     let spec = &pod["spec"];
     assert_eq!(spec["serviceAccountName"], "default");
     assert_eq!(spec["serviceAccount"], "default");
@@ -93,7 +93,7 @@ async fn a_pod_gets_account_token_priority_and_tolerations() {
 #[tokio::test]
 async fn pods_are_refused_as_upstream_does() {
     let fixture = Fixture::start().await;
-    let refused = async |spec: Value| fixture.refused(PODS, pod(spec)).await;
+    let refused = async |spec: Value| fixture.refused(PODS, pod(&spec)).await;
     assert_eq!(
         refused(json!({"serviceAccountName": "none"})).await,
         (403, "pods \"p\" is forbidden: error looking up service account ns/none: serviceaccount \"none\" not found".to_owned())
@@ -120,7 +120,7 @@ async fn pods_are_refused_as_upstream_does() {
     );
     assert_eq!(
         fixture
-            .refused("/api/v1/namespaces/none/pods", pod(json!({})))
+            .refused("/api/v1/namespaces/none/pods", pod(&json!({})))
             .await,
         (404, "namespaces \"none\" not found".to_owned())
     );
@@ -133,7 +133,7 @@ async fn priority_classes_and_their_default() {
     let class = |name: &str| json!({"metadata": {"name": name}, "value": 7, "globalDefault": true});
     fixture.create(classes, class("seven")).await;
     fixture.0.server.registry().fresh().await.unwrap();
-    let pod = fixture.create(PODS, pod(json!({}))).await;
+    let pod = fixture.create(PODS, pod(&json!({}))).await;
     assert_eq!(pod["spec"]["priorityClassName"], "seven");
     assert_eq!(pod["spec"]["priority"], 7);
     let (code, message) = fixture.refused(classes, class("eight")).await;

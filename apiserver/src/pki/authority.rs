@@ -38,7 +38,7 @@ impl Authority {
         };
         let key = match files::read(&key_path).map_err(file_error(&key_path))? {
             Some(pem) => {
-                KeyPair::from_pem(&pem).map_err(|error| PkiError::invalid(&key_path, error))?
+                KeyPair::from_pem(&pem).map_err(|error| PkiError::invalid(&key_path, &error))?
             }
             None if path.exists() => return Err(PkiError::KeyMissing { path: key_path }),
             None => {
@@ -56,9 +56,9 @@ impl Authority {
                 pem
             }
         };
-        check_pair(&certificate_pem, &key).map_err(|error| PkiError::invalid(&path, error))?;
+        check_pair(&certificate_pem, &key).map_err(|error| PkiError::invalid(&path, &error))?;
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key)
-            .map_err(|error| PkiError::invalid(&path, error))?;
+            .map_err(|error| PkiError::invalid(&path, &error))?;
         Ok(Authority {
             certificate_pem,
             issuer,

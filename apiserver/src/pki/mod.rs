@@ -33,7 +33,7 @@ pub enum PkiError {
 }
 
 impl PkiError {
-    fn invalid(path: &Path, reason: impl ToString) -> Self {
+    fn invalid(path: &Path, reason: &dyn std::fmt::Display) -> Self {
         PkiError::Invalid {
             path: path.to_owned(),
             reason: reason.to_string(),
@@ -284,7 +284,7 @@ fn service_account_key(dir: &Path) -> Result<String, PkiError> {
         source,
     };
     if let Some(pem) = files::read(&path).map_err(file_error)? {
-        rcgen::KeyPair::from_pem(&pem).map_err(|error| PkiError::invalid(&path, error))?;
+        rcgen::KeyPair::from_pem(&pem).map_err(|error| PkiError::invalid(&path, &error))?;
         return Ok(pem);
     }
     let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?.serialize_pem();

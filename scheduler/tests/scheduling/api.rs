@@ -76,7 +76,7 @@ impl Api {
     }
 
     /// Creates or replaces a pod that asks for `cpu`.
-    pub fn pod(&self, name: &str, cpu: &str, spec: Value) {
+    pub fn pod(&self, name: &str, cpu: &str, spec: &Value) {
         let mut pod = json!({
             "metadata": {"namespace": "default", "name": name, "uid": format!("uid-{name}")},
             "spec": {

@@ -11,7 +11,7 @@ use serde_json::json;
 async fn a_pod_is_bound_and_told_so() {
     let api = Api::start();
     api.node("node1", "4");
-    api.pod("web", "1", json!({}));
+    api.pod("web", "1", &json!({}));
     assert_eq!(api.bound("web").await, "node1");
     let event = api.event("web", "Scheduled").await;
     assert_eq!(
@@ -26,8 +26,8 @@ async fn a_pod_is_bound_and_told_so() {
 async fn pods_of_other_schedulers_are_left_alone() {
     let api = Api::start();
     api.node("node1", "4");
-    api.pod("theirs", "1", json!({"schedulerName": "other"}));
-    api.pod("ours", "1", json!({}));
+    api.pod("theirs", "1", &json!({"schedulerName": "other"}));
+    api.pod("ours", "1", &json!({}));
     api.bound("ours").await;
     let theirs = api.until("theirs", "exists", |_| true).await;
     assert!(theirs["spec"]["nodeName"].is_null());
@@ -37,7 +37,7 @@ async fn pods_of_other_schedulers_are_left_alone() {
 #[tokio::test]
 async fn a_pod_that_fits_nowhere_is_tried_again_when_something_changes() {
     let api = Api::start();
-    api.pod("web", "2", json!({}));
+    api.pod("web", "2", &json!({}));
     assert_eq!(
         api.refused("web").await,
         "no nodes available to schedule pods"
@@ -63,9 +63,9 @@ async fn a_pod_that_fits_nowhere_is_tried_again_when_something_changes() {
 async fn a_deleted_pod_leaves_its_room() {
     let api = Api::start();
     api.node("node1", "4");
-    api.pod("first", "4", json!({}));
+    api.pod("first", "4", &json!({}));
     api.bound("first").await;
-    api.pod("second", "4", json!({}));
+    api.pod("second", "4", &json!({}));
     api.refused("second").await;
     api.delete("pods", "default/first");
     assert_eq!(api.bound("second").await, "node1");
@@ -75,12 +75,16 @@ async fn a_deleted_pod_leaves_its_room() {
 async fn gates_are_waited_for() {
     let api = Api::start();
     api.node("node1", "4");
-    api.pod("gated", "1", json!({"schedulingGates": [{"name": "wait"}]}));
-    api.pod("other", "1", json!({}));
+    api.pod(
+        "gated",
+        "1",
+        &json!({"schedulingGates": [{"name": "wait"}]}),
+    );
+    api.pod("other", "1", &json!({}));
     api.bound("other").await;
     let gated = api.until("gated", "exists", |_| true).await;
     assert!(gated["spec"]["nodeName"].is_null());
-    api.pod("gated", "1", json!({}));
+    api.pod("gated", "1", &json!({}));
     assert_eq!(api.bound("gated").await, "node1");
 }
 
@@ -88,11 +92,11 @@ async fn gates_are_waited_for() {
 async fn a_more_important_pod_takes_the_place_of_another() {
     let api = Api::start();
     api.node("node1", "4");
-    api.pod("low", "3", json!({}));
-    api.pod("lowest", "1", json!({"priority": -1}));
+    api.pod("low", "3", &json!({}));
+    api.pod("lowest", "1", &json!({"priority": -1}));
     api.bound("low").await;
     api.bound("lowest").await;
-    api.pod("high", "3", json!({"priority": 10}));
+    api.pod("high", "3", &json!({"priority": 10}));
     let event = api.event("low", "Preempted").await;
     assert_eq!(event["message"], "Preempted by pod uid-high on node node1");
     assert_eq!(api.bound("high").await, "node1");
@@ -107,13 +111,13 @@ async fn a_binding_that_fails_is_tried_again() {
     let api = Api::start();
     api.node("node1", "4");
     api.set_bindable("web", false);
-    api.pod("web", "4", json!({}));
+    api.pod("web", "4", &json!({}));
     let message = api.refused("web").await;
     assert!(
         message.starts_with("running Bind plugin \"DefaultBinder\": "),
         "{message}"
     );
-    api.pod("other", "4", json!({}));
+    api.pod("other", "4", &json!({}));
     assert_eq!(api.bound("other").await, "node1", "its room was given back");
     api.delete("pods", "default/other");
     api.set_bindable("web", true);
@@ -129,7 +133,7 @@ async fn many_pods_fill_many_nodes_evenly() {
         api.node(&format!("node{node}"), "2");
     }
     for pod in 0..PODS {
-        api.pod(&format!("web{pod}"), "100m", json!({}));
+        api.pod(&format!("web{pod}"), "100m", &json!({}));
     }
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for pod in 0..PODS {
