@@ -7,13 +7,14 @@
 use std::net::IpAddr;
 
 use anyhow::Context as _;
+use coracle_client::ensure;
 use k8s_openapi::api::{
     core::v1::{Endpoints, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    api::{Patch, PatchParams, PostParams},
+    api::PostParams,
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde::{Deserialize as _, Serialize, de::DeserializeOwned};
@@ -99,7 +100,6 @@ async fn kubernetes_service(client: &Client, api: ApiAddress) -> anyhow::Result<
     put(client, slice).await
 }
 
-/// Creates the object, or makes the one that exists say the same.
 async fn put<K>(client: &Client, object: K) -> anyhow::Result<()>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
@@ -108,20 +108,7 @@ where
         + DeserializeOwned
         + Serialize,
 {
-    let api: Api<K> = Api::namespaced(client.clone(), "default");
-    let kind = K::kind(&());
-    match api.create(&PostParams::default(), &object).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => api
-            .patch(
-                &object.name_any(),
-                &PatchParams::default(),
-                &Patch::Merge(&object),
-            )
-            .await
-            .map(|_| ())
-            .with_context(|| format!("cannot update the {kind} kubernetes")),
-        other => other
-            .map(|_| ())
-            .with_context(|| format!("cannot create the {kind} kubernetes")),
-    }
+    ensure(client, "default", &object)
+        .await
+        .with_context(|| format!("cannot put the {} kubernetes in place", K::kind(&())))
 }

@@ -11,7 +11,7 @@ pub fn init(args: &LogArgs) {
     let level = match args.verbose {
         0 => "info,hickory_server=warn,hickory_resolver=warn",
         1 => {
-            "info,coracle=debug,coracle_api=debug,coracle_apiserver=debug,coracle_client=debug,\
+            "info,hickory_server=warn,hickory_resolver=warn,coracle=debug,coracle_api=debug,coracle_apiserver=debug,coracle_client=debug,\
               coracle_controllers=debug,coracle_dns=debug,coracle_kubelet=debug,\
               coracle_proxy=debug,coracle_scheduler=debug,coracle_store=debug"
         }

@@ -3,11 +3,13 @@
 //!
 //! Enter at [`in_process`] or `kube::Client`, then [`Informers`].
 
+mod ensure;
 mod in_process;
 mod informer;
 mod queue;
 mod recorder;
 
+pub use ensure::ensure;
 pub use in_process::in_process;
 pub use informer::{Cached, Change, Changes, Informer, Informers};
 pub use queue::{Backoff, Queue};

@@ -1,16 +1,11 @@
 //! The `kube-dns` Service, and this node's place behind it.
 
-use std::{fmt::Debug, net::IpAddr};
+use std::net::IpAddr;
 
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{core::v1::Service, discovery::v1::EndpointSlice},
-};
-use kube::{
-    Api, Client, Resource, ResourceExt as _,
-    api::{Patch, PatchParams, PostParams},
-};
-use serde::{Serialize, de::DeserializeOwned};
+use coracle_client::ensure;
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use kube::Client;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::Config;
@@ -40,7 +35,7 @@ pub async fn publish(client: &Client, config: &Config, address: IpAddr) -> Resul
             ],
         },
     }));
-    put(client, service).await?;
+    ensure(client, "kube-system", &service).await?;
     let slice: EndpointSlice = object(json!({
         "metadata": {
             "name": format!("kube-dns-{}", config.node_name),
@@ -61,29 +56,9 @@ pub async fn publish(client: &Client, config: &Config, address: IpAddr) -> Resul
             {"name": "dns-tcp", "port": config.port, "protocol": "TCP"},
         ],
     }));
-    put(client, slice).await
+    ensure(client, "kube-system", &slice).await
 }
 
 fn object<K: DeserializeOwned>(value: serde_json::Value) -> K {
     serde_json::from_value(value).expect("the object is written out above")
-}
-
-async fn put<K>(client: &Client, object: K) -> Result<(), kube::Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Serialize,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), "kube-system");
-    match api.create(&PostParams::default(), &object).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            let patch = Patch::Merge(&object);
-            api.patch(&object.name_any(), &PatchParams::default(), &patch)
-                .await?;
-            Ok(())
-        }
-        other => other.map(|_| ()),
-    }
 }

@@ -1,6 +1,6 @@
 //! The kubelet: its parts, put together and run.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use coracle_client::{EventRecorder, Informers};
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::{
     Config,
@@ -149,7 +150,13 @@ impl Kubelet {
             supervisor.run(until).await?;
             Ok("runtime")
         });
-        parts.spawn(Hints::new(cri, health).run(hints).ends("events", ending));
+        let events = ending
+            .clone()
+            .run_until_cancelled_owned(Hints::new(cri, health).run(hints));
+        parts.spawn(async move {
+            events.await;
+            Ok("events")
+        });
         parts.spawn(reporter.run(ending.clone()).ends("reporter", ending));
         parts.spawn(agent.run(ending.clone()).ends("node", ending));
         let manager = manager.run(hints_read, ending.clone());
@@ -185,6 +192,9 @@ impl Kubelet {
     }
 }
 
+/// How long a part of the kubelet has to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A part of the kubelet, which ends with the others.
 trait Part: Future<Output = ()> + Sized + Send + 'static {
     fn ends(
@@ -201,7 +211,10 @@ trait Part: Future<Output = ()> + Sized + Send + 'static {
                 () = &mut part => {}
                 // Those that look for the end themselves have to clear up.
                 () = ending.cancelled() => {
-                    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), part).await;
+                    let ended = tokio::time::timeout(PATIENCE, part).await;
+                    if ended.is_err() {
+                        warn!(part = name, "did not end in time");
+                    }
                 }
             }
             Ok(name)

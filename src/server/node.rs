@@ -119,7 +119,7 @@ fn spawn_dns(settings: &Settings, control_plane: &ControlPlane, components: &Com
         resolv_conf: "/etc/resolv.conf".into(),
         port: 53,
     };
-    let client = control_plane.client("system:coredns", &["system:masters"]);
+    let client = control_plane.client("system:coredns", &[]);
     let informers = control_plane.informers.clone();
     components.spawn("dns", move |run| {
         coracle_dns::Dns::new(config.clone(), client.clone(), informers.clone()).run(run)

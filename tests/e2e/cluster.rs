@@ -77,7 +77,8 @@ impl Cluster {
         run("ip", ["netns", "add", ns]);
         for line in [
             "link set lo up",
-            "link add eth0 type dummy",
+            "link add eth0 type veth peer name outside",
+            "link set outside up",
             "addr add 192.0.2.10/24 dev eth0",
             "link set eth0 up",
             "route add default via 192.0.2.1 dev eth0",

@@ -49,7 +49,10 @@ pub(super) const COLUMNS: &[Column] = &[
         "The time at which the event was first recorded. (Time of server receipt is in TypeMeta.)",
     ),
     wide("Count", "The number of times this event has occurred."),
-    NAME,
+    Column {
+        priority: 1,
+        ..NAME
+    },
 ];
 
 /// The cells.
