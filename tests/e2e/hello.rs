@@ -50,7 +50,9 @@ fn the_example_answers_by_address_node_port_and_name() {
         "hello-nodeport".to_owned(),
         address,
     ] {
-        let page = namespace.kubectl(&format!("exec {pod} -- timeout 10 wget -q -O - http://{name}/"));
+        let page = namespace.kubectl(&format!(
+            "exec {pod} -- timeout 10 wget -q -O - http://{name}/"
+        ));
         assert!(page.starts_with("Hello from Coracle!"), "{name}: {page}");
     }
     let missing = namespace.kubectl_fails(&format!(

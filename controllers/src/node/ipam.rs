@@ -81,9 +81,13 @@ impl Controller {
             .flat_map(|node| cidrs(node))
             .collect();
         let mut given = Vec::new();
-        for range in self.ranges.lock().iter_mut() {
+        let mut numbers = Vec::new();
+        for range in self.ranges.lock().iter() {
             match range.next(&used) {
-                Some(cidr) => given.push(cidr.to_string()),
+                Some((number, cidr)) => {
+                    given.push(cidr.to_string());
+                    numbers.push(number);
+                }
                 None => {
                     self.tell(&node, "CIDRNotAvailable");
                     return Err(Error::Refused(format!(
@@ -108,6 +112,9 @@ impl Controller {
                 self.tell(&node, "CIDRAssignmentFailed");
             }
             return Err(error);
+        }
+        for (range, number) in self.ranges.lock().iter_mut().zip(numbers) {
+            range.cursor = number + 1;
         }
         Ok(Done::Settled)
     }
@@ -161,8 +168,8 @@ fn ranges(config: &Config) -> Vec<Range> {
 }
 
 impl Range {
-    /// The next free piece.
-    fn next(&mut self, used: &HashSet<IpNet>) -> Option<IpNet> {
+    /// The next free piece, and its number.
+    fn next(&self, used: &HashSet<IpNet>) -> Option<(u128, IpNet)> {
         let count = 1u128 << (self.prefix - self.whole.prefix_len()).min(127);
         for offset in 0..count {
             let number = (self.cursor + offset) % count;
@@ -172,8 +179,7 @@ impl Range {
                 .chain(&self.reserved)
                 .any(|other| other.contains(&piece) || piece.contains(other));
             if !taken {
-                self.cursor = (number + 1) % count;
-                return Some(piece);
+                return Some((number, piece));
             }
         }
         None
@@ -215,25 +221,26 @@ mod tests {
 
     #[test]
     fn pieces_are_given_out_in_turn_and_skip_what_is_taken() {
-        let mut range = of(&["10.42.0.0/22"], &["10.42.2.0/24"]).remove(0);
+        let range = of(&["10.42.0.0/22"], &["10.42.2.0/24"]).remove(0);
         let mut used = HashSet::from([net("10.42.1.0/24")]);
-        let first = range.next(&used).expect("a piece");
+        let (_, first) = range.next(&used).expect("a piece");
         assert_eq!(first, net("10.42.0.0/24"));
         used.insert(first);
-        let second = range.next(&used).expect("a piece");
+        let (_, second) = range.next(&used).expect("a piece");
         assert_eq!(second, net("10.42.3.0/24"));
         used.insert(second);
         assert_eq!(range.next(&used), None);
         used.remove(&net("10.42.1.0/24"));
-        assert_eq!(range.next(&used), Some(net("10.42.1.0/24")));
+        assert_eq!(range.next(&used), Some((1, net("10.42.1.0/24"))));
     }
 
     #[test]
     fn each_family_has_its_own_size_of_pieces() {
         let used = HashSet::new();
         let pieces: Vec<IpNet> = of(&["10.42.0.0/16", "fd00:42::/56", "10.9.0.0/28"], &[])
-            .iter_mut()
+            .iter()
             .filter_map(|range| range.next(&used))
+            .map(|(_, piece)| piece)
             .collect();
         assert_eq!(
             pieces,
