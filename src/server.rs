@@ -13,11 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    bootstrap::{self, ApiAddress},
     check_config,
     cli::{Disable, ServerArgs},
     data_dir::{self, Layout},
-    rbac,
     supervise::Components,
 };
 use control_plane::ControlPlane;
@@ -96,15 +94,6 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
         seconds = started.elapsed().as_secs_f64(),
         "the API is ready"
     );
-    let api = ApiAddress {
-        service: control_plane.service_address,
-        advertised: settings.advertise_address,
-        port: control_plane.address.port(),
-    };
-    let client = control_plane.client("system:apiserver", &["system:masters"]);
-    bootstrap::run(&client, api).await?;
-    rbac::reconcile(&client).await?;
-
     let components = Components::new(shutdown.clone());
     control_plane.report_health_of(&components);
     control_plane.spawn_components(&settings, &components);

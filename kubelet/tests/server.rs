@@ -42,7 +42,7 @@ use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
 use serde_json::{Value, json};
-use support::{BUSYBOX, TakenDown, available, config};
+use support::{BUSYBOX, TakenDown, available, config, import};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
@@ -263,6 +263,7 @@ impl Node {
             port,
             directory,
         };
+        import(config, BUSYBOX).await;
         Box::pin(node.run_pod()).await;
         node
     }

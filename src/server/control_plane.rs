@@ -25,7 +25,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Settings, certificates::Certificates, network};
-use crate::{cli::Disable, data_dir, supervise::Components};
+use crate::{
+    bootstrap::{self, ApiAddress},
+    cli::Disable,
+    data_dir, rbac,
+    supervise::Components,
+};
 
 /// Keys that live in memory only, so that an idle cluster writes nothing to its disk.
 const VOLATILE: [&str; 2] = ["/registry/leases/", "/registry/events/"];
@@ -48,7 +53,8 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Returns once the API answers.
+    /// Returns once the API answers. Nobody sees a cluster without its namespaces and roles: they
+    /// are put in place before the first connection is taken.
     pub async fn start(settings: &Settings) -> anyhow::Result<Self> {
         let args = &settings.args;
         let listener = listen(settings).await?;
@@ -81,6 +87,14 @@ impl ControlPlane {
         });
         server.registry().ready().await;
         info!("the watch caches are filled");
+        let api = ApiAddress {
+            service: service_address,
+            advertised: settings.advertise_address,
+            port: address.port(),
+        };
+        let own = client(&server, "system:apiserver", &["system:masters"]);
+        bootstrap::run(&own, api).await?;
+        rbac::reconcile(&own).await?;
         let serving = serve(&server, &certificates, listener, shutdown.clone())?;
         certificates.write_kubeconfigs()?;
         let informers = Informers::new(client(&server, "system:coracle", &["system:masters"]));

@@ -5,15 +5,20 @@
 
 pub mod node;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use coracle_kubelet::{
     Config,
     config::{Managed, RuntimeSource},
+    cri::Cri,
     runtime::stop_all,
 };
+use k8s_cri::v1::{ImageSpec, ImageStatusRequest};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+
+/// Long enough for anything that a test waits for.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 pub const BUSYBOX: &str = "coracle.test/busybox:1";
 
@@ -58,6 +63,51 @@ impl Drop for TakenDown {
             assert_eq!(errors.expect("it does not panic"), Vec::<String>::new());
         }
     }
+}
+
+/// Loads an image of busybox under a name and waits until the CRI knows it too: it hears of what
+/// `ctr` imports a moment later.
+pub async fn import(config: &Config, name: &str) {
+    let socket = config.runtime_socket();
+    let file = config.data_dir.join("image.tar");
+    fs::write(&file, archive(name)).expect("the archive is written");
+    let request = ImageStatusRequest {
+        image: Some(ImageSpec {
+            image: name.to_owned(),
+            ..ImageSpec::default()
+        }),
+        verbose: false,
+    };
+    let mut images = Cri::new(&socket).image;
+    let import = async {
+        // Until containerd answers.
+        while !ctr_import(&socket, &file).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        loop {
+            if let Ok(status) = images.image_status(request.clone()).await
+                && status.into_inner().image.is_some()
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, import)
+        .await
+        .expect("the image is loaded");
+}
+
+async fn ctr_import(socket: &Path, file: &Path) -> bool {
+    let output = tokio::process::Command::new("ctr")
+        .arg("--address")
+        .arg(socket)
+        .args(["--namespace", "k8s.io", "images", "import"])
+        .arg(file)
+        .output()
+        .await
+        .expect("ctr starts");
+    output.status.success()
 }
 
 /// An OCI archive with busybox and a link for each of its applets that tests use; it sleeps

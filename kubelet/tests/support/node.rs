@@ -16,10 +16,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUSYBOX, TakenDown, archive, config};
-
-/// Long enough for anything that a test waits for.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+use super::{BUSYBOX, DEADLINE, TakenDown, config, import};
 
 /// An API server, a kubelet and a containerd.
 pub struct Node {
@@ -57,7 +54,7 @@ impl Node {
             api_shutdown,
         };
         node.start_kubelet();
-        node.import(BUSYBOX).await;
+        import(&node.config, BUSYBOX).await;
         node
     }
 
@@ -83,32 +80,6 @@ impl Node {
             running.task.await.expect("the kubelet ends well");
             running.informers.stop();
         }
-    }
-
-    /// Loads an image of busybox under a name.
-    pub async fn import(&self, name: &str) {
-        let socket = self.config.runtime_socket();
-        let file = self.config.data_dir.join("image.tar");
-        std::fs::write(&file, archive(name)).expect("the archive is written");
-        let import = async {
-            loop {
-                let output = tokio::process::Command::new("ctr")
-                    .arg("--address")
-                    .arg(&socket)
-                    .args(["--namespace", "k8s.io", "images", "import"])
-                    .arg(&file)
-                    .output()
-                    .await
-                    .expect("ctr starts");
-                if output.status.success() {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, import)
-            .await
-            .expect("the image is loaded");
     }
 
     pub fn pods(&self) -> Api<Pod> {
