@@ -40,8 +40,6 @@ pub struct ControlPlane {
     /// Where the API is served.
     pub address: SocketAddr,
     pub kubeconfig: PathBuf,
-    /// The address of the `kubernetes` Service.
-    pub service_address: IpAddr,
     pub certificates: Arc<Certificates>,
     /// Every component's caches.
     pub informers: Informers,
@@ -101,7 +99,6 @@ impl ControlPlane {
         Ok(ControlPlane {
             address,
             kubeconfig,
-            service_address,
             certificates,
             informers,
             server,
