@@ -8,7 +8,15 @@ pub struct Type {
     /// For example `io.k8s.api.core.v1.Container`.
     pub openapi: String,
     pub is_atomic: bool,
+    pub union: Option<Union>,
     pub fields: Vec<Field>,
+}
+
+/// Fields of which one is chosen.
+pub struct Union {
+    /// The field that says which; empty when there is none.
+    pub discriminator: String,
+    pub fields: Vec<String>,
 }
 
 pub struct Field {
@@ -73,6 +81,7 @@ fn read_file(group: &str, text: &str, types: &mut Types) -> Result<(), String> {
                 let made = Type {
                     openapi: format!("{package}.{name}"),
                     is_atomic: flags.contains(&"atomic"),
+                    union: flags.iter().find_map(|flag| read_union(flag)),
                     fields: Vec::new(),
                 };
                 types.insert(key.clone(), made);
@@ -88,6 +97,15 @@ fn read_file(group: &str, text: &str, types: &mut Types) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// `union=type:localhostProfile`
+fn read_union(flag: &str) -> Option<Union> {
+    let (discriminator, fields) = flag.strip_prefix("union=")?.split_once(':')?;
+    Some(Union {
+        discriminator: discriminator.to_owned(),
+        fields: fields.split(',').map(str::to_owned).collect(),
+    })
 }
 
 fn read_field(group: &str, name: &str, number: &str, of: &str, flags: &[&str]) -> Option<Field> {
@@ -158,6 +176,8 @@ fn field_to_rust(
             ("pointer", _) => presence = "Pointer",
             ("value", _) => presence = "Value",
             ("inline", _) => is_inline = true,
+            // Of OpenAPI alone.
+            ("default" | "mandatory", _) => {}
             ("atomic", _) => merge = "Merge::Atomic".to_owned(),
             ("granular", _) => merge = "Merge::Granular".to_owned(),
             ("set", _) => merge = "Merge::Set".to_owned(),

@@ -95,6 +95,32 @@ impl Kind {
             .find(|subresource| subresource.name == name)
     }
 
+    /// Whether the answer to a deletion is the object; for other kinds it is a `Status`.
+    pub fn deletion_shows_object(&self) -> bool {
+        matches!(
+            (self.group.as_str(), self.resource.as_str()),
+            (
+                "",
+                "namespaces"
+                    | "persistentvolumes"
+                    | "persistentvolumeclaims"
+                    | "pods"
+                    | "podtemplates"
+                    | "resourcequotas"
+                    | "services"
+                    | "serviceaccounts"
+            ) | ("resource.k8s.io", _)
+                | (
+                    "storage.k8s.io",
+                    "csidrivers"
+                        | "csinodes"
+                        | "storageclasses"
+                        | "volumeattachments"
+                        | "volumeattributesclasses"
+                )
+        )
+    }
+
     /// The group, version and kind that are stored for this one.
     pub fn stored_as(&self) -> (&str, &str, &str) {
         match &self.storage {

@@ -19,6 +19,7 @@ mod lister;
 mod lookup;
 mod metrics;
 pub mod node_proxy;
+pub mod openapi;
 mod options;
 mod paths;
 pub mod pki;

@@ -34,6 +34,7 @@ use crate::{
     flow::{Admitted, Class, FlowControl},
     handler::Handlers,
     metrics::Metrics,
+    openapi::OpenApi,
     paths::{self, Discovery, Health},
     query::Query,
     registry::{Registry, expiry},
@@ -75,6 +76,7 @@ struct Inner {
     registry: Registry,
     plugins: Plugins,
     discovery: Discovery,
+    openapi: OpenApi,
     health: Health,
     metrics: Metrics,
     services: Option<Services>,
@@ -88,6 +90,7 @@ impl ApiServer {
     pub fn new(config: Config, registry: Registry, plugins: Plugins) -> Self {
         ApiServer(Arc::new(Inner {
             discovery: Discovery::default(),
+            openapi: OpenApi::default(),
             health: Health::default(),
             metrics: Metrics::default(),
             services: Services::new(&registry, &config),
@@ -155,6 +158,11 @@ impl ApiServer {
 
     pub(crate) fn discovery(&self) -> &Discovery {
         &self.0.discovery
+    }
+
+    /// The documents of OpenAPI; custom resources are described there.
+    pub fn openapi(&self) -> &OpenApi {
+        &self.0.openapi
     }
 
     pub fn handlers(&self) -> &Handlers {

@@ -4,6 +4,7 @@
 
 mod discovery;
 mod health;
+mod openapi;
 mod version;
 
 use axum::body::Body;
@@ -43,6 +44,7 @@ pub async fn answer(
     match parts.as_slice() {
         [""] => roots(server, context),
         ["api" | "apis", ..] => discovery::answer(server, context, &parts),
+        ["openapi", parts @ ..] => openapi::answer(server, context, parts).await,
         ["version"] => version::answer(context),
         ["livez" | "readyz" | "healthz", check @ ..] => {
             Ok(health::answer(server, context, parts[0], check).await)

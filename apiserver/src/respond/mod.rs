@@ -24,6 +24,7 @@ use serde::Serialize;
 pub use body::Pieces;
 pub use negotiate::{
     IncludeObject, JSON, MEDIA_TYPES, Media, MetaVersion, Output, PROTOBUF, Transform, YAML,
+    accepts_gzip,
 };
 pub use table::Row;
 

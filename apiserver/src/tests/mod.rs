@@ -2,6 +2,7 @@
 
 mod crud;
 mod list;
+mod openapi;
 mod paths;
 mod services;
 mod subresources;

@@ -155,7 +155,10 @@ async fn carry_out(
                 let companions = companions::delete(server, &*object);
                 Arc::new(remove(registry, entry, companions).await?)
             };
-            (Some(last).filter(|_| shows_object(resource)), true)
+            (
+                Some(last).filter(|_| resource.kind.deletion_shows_object()),
+                true,
+            )
         }
     };
     Ok(Deleted {
@@ -190,33 +193,4 @@ fn success(resource: &Resource, object: &dyn Object) -> Status {
         status: Some("Success".to_owned()),
         ..Status::default()
     }
-}
-
-/// Whether the answer to a deletion is the object; for other kinds it is a `Status`.
-fn shows_object(resource: &Resource) -> bool {
-    matches!(
-        (
-            resource.kind.group.as_str(),
-            resource.kind.resource.as_str()
-        ),
-        (
-            "",
-            "namespaces"
-                | "persistentvolumes"
-                | "persistentvolumeclaims"
-                | "pods"
-                | "podtemplates"
-                | "resourcequotas"
-                | "services"
-                | "serviceaccounts"
-        ) | ("resource.k8s.io", _)
-            | (
-                "storage.k8s.io",
-                "csidrivers"
-                    | "csinodes"
-                    | "storageclasses"
-                    | "volumeattachments"
-                    | "volumeattributesclasses"
-            )
-    )
 }
