@@ -37,6 +37,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod verbs;
+mod websocket;
 
 pub use config::Config;
 pub use error::ApiError;

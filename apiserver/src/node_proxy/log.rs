@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{
-    NodeProxy,
+    NodeProxy, log_socket,
     options::container,
     stream::{node_of, parse},
 };
@@ -18,6 +18,7 @@ use crate::{
     error::ApiError,
     handler::{Call, Handler},
     query::Query,
+    websocket::is_websocket,
 };
 
 /// What is read of a kubelet's error, as upstream.
@@ -58,7 +59,11 @@ impl Handler for Log {
             info.name,
             options.to_query()
         );
-        self.fetch(&backend, &path, &info.name).await
+        let response = self.fetch(&backend, &path, &info.name).await?;
+        if is_websocket(call.context.headers()) {
+            return log_socket::serve(&call.context.parts, response.into_body());
+        }
+        Ok(response)
     }
 }
 

@@ -7,6 +7,7 @@
 mod html;
 mod kubelet;
 mod log;
+mod log_socket;
 mod options;
 mod proxy;
 mod stream;

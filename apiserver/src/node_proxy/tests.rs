@@ -259,6 +259,12 @@ async fn pods_and_services_are_proxied_to() {
     let answer = fixture.get(&format!("{proxy}?x=1")).await;
     assert_eq!(answer.code, 301);
     assert_eq!(answer.headers[header::LOCATION], format!("{proxy}/?x=1"));
+    let answer = fixture
+        .server
+        .send(Method::OPTIONS, &proxy, &Value::Null)
+        .await;
+    assert_eq!(answer.code, 200);
+    assert_eq!(&*answer.body, b"OPTIONS / false");
     let answer = fixture.get(&format!("{PODS}/web:1/proxy/")).await;
     assert_eq!(answer.code, 503);
     assert!(

@@ -18,6 +18,7 @@ use crate::{
     respond::Output,
     server::{ApiServer, Context},
     verbs::{get::cache_of, list::filter},
+    websocket::is_websocket,
 };
 
 use encode::Encoder;
@@ -43,7 +44,7 @@ pub async fn watch(
     let content_type = encoder.content_type();
     let initial = begin(server.registry(), resource, &options, filter).await;
     let stream = WatchStream::new(server, encoder, initial, &options, timeout);
-    if websocket::is_websocket(context.headers()) {
+    if is_websocket(context.headers()) {
         return websocket::serve(&context.parts, stream);
     }
     Response::builder()
