@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use coracle_client::{Cached, Change, Changes, Informer};
+use coracle_client::{Cached, Change, Changes, Informer, Queue};
+
+use crate::{labels::Labels, owner, work::Key};
 
 /// What a change means to a controller.
 pub(crate) enum Seen<K> {
@@ -52,6 +54,50 @@ pub(crate) async fn each<K: Cached>(informer: &Informer<K>, mut on: impl FnMut(S
                     });
                 }
                 on(Seen::Lagged);
+            }
+        }
+    }
+}
+
+/// Queues the owner of what changed, the one before too when it has another now; for what has no
+/// owner and may find one, all that select it.
+pub(crate) fn queue_owners<O: Cached, K: Cached>(
+    queue: &Queue<Key>,
+    owners: &Informer<O>,
+    seen: Seen<K>,
+    selects: impl Fn(&O, Option<&Labels>) -> bool,
+) {
+    let queue_owner = |object: &K| {
+        if let Some(owner) = owner::resolve(owners, object.meta()) {
+            queue.add(Key::of(owner.meta()));
+        }
+    };
+    match seen {
+        Seen::Applied { old, new } => {
+            let (old, meta) = (old.as_ref().map(|old| old.meta()), new.meta());
+            if let Some(old) = old
+                && owner::controller_of(old) != owner::controller_of(meta)
+                && let Some(owner) = owner::resolve(owners, old)
+            {
+                queue.add(Key::of(owner.meta()));
+            }
+            if owner::controller_of(meta).is_some() {
+                queue_owner(&new);
+            } else if old.is_none_or(|old| {
+                old.labels != meta.labels || old.owner_references != meta.owner_references
+            }) {
+                let namespace = meta.namespace.as_deref().unwrap_or_default();
+                for owner in owners.list_namespace(namespace) {
+                    if selects(&owner, meta.labels.as_ref()) {
+                        queue.add(Key::of(owner.meta()));
+                    }
+                }
+            }
+        }
+        Seen::Deleted(object) => queue_owner(&object),
+        Seen::Lagged => {
+            for owner in owners.list() {
+                queue.add(Key::of(owner.meta()));
             }
         }
     }

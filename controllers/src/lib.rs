@@ -7,24 +7,29 @@
 //! remembered between two decisions. A process killed between two writes decides again from what is
 //! stored.
 
+mod batch;
 mod changes;
 mod conditions;
 mod context;
+mod daemon_set;
 mod deployment;
 mod discovery;
 mod endpoints;
 mod error;
 mod garbage;
 mod hash;
+mod history;
 mod labels;
 mod namespace;
 mod node;
+mod node_fit;
 mod objects;
 mod owner;
 mod percent;
 mod pods;
 mod replica_set;
 mod service_accounts;
+mod stateful_set;
 mod work;
 
 use futures::future::BoxFuture;
@@ -61,6 +66,16 @@ pub const TABLE: &[Controller] = &[
         name: "replicationcontroller-controller",
         account: "replication-controller",
         run: |context, shutdown| Box::pin(replica_set::run_replication(context, shutdown)),
+    },
+    Controller {
+        name: "daemonset-controller",
+        account: "daemon-set-controller",
+        run: |context, shutdown| Box::pin(daemon_set::run(context, shutdown)),
+    },
+    Controller {
+        name: "statefulset-controller",
+        account: "statefulset-controller",
+        run: |context, shutdown| Box::pin(stateful_set::run(context, shutdown)),
     },
     Controller {
         name: "endpointslice-controller",

@@ -32,7 +32,8 @@ use self::{
 use crate::{
     Context, Error,
     changes::{self, Seen},
-    error, labels,
+    error,
+    labels::{self, Labels},
     objects::Objects,
     owner, pods,
     work::{self, Done, Key},
@@ -72,7 +73,10 @@ impl Controller {
         });
         let sets = async {
             self.deployments.cache.synced().await;
-            changes::each(&self.sets.cache, |seen| self.set_seen(seen)).await;
+            changes::each(&self.sets.cache, |seen| {
+                changes::queue_owners(&self.queue, &self.deployments.cache, seen, selects);
+            })
+            .await;
         };
         let pods = async {
             self.deployments.cache.synced().await;
@@ -93,28 +97,6 @@ impl Controller {
             () = shutdown.cancelled() => {}
         }
         Ok(())
-    }
-
-    fn set_seen(&self, seen: Seen<ReplicaSet>) {
-        match seen {
-            Seen::Applied { old, new } => {
-                if let Some(old) = &old
-                    && owner::controller_of(&old.metadata) != owner::controller_of(&new.metadata)
-                {
-                    self.queue_owner(old);
-                }
-                if owner::controller_of(&new.metadata).is_some() {
-                    self.queue_owner(&new);
-                } else if old.is_none_or(|old| {
-                    old.metadata.labels != new.metadata.labels
-                        || old.metadata.owner_references != new.metadata.owner_references
-                }) {
-                    self.queue_selecting(&new);
-                }
-            }
-            Seen::Deleted(set) => self.queue_owner(&set),
-            Seen::Lagged => self.queue_all(),
-        }
     }
 
     /// A deployment that recreates waits for the last of its old pods to end.
@@ -139,21 +121,6 @@ impl Controller {
         }
     }
 
-    fn queue_owner(&self, set: &ReplicaSet) {
-        if let Some(deployment) = owner::resolve(&self.deployments.cache, &set.metadata) {
-            self.queue.add(Key::of(&deployment.metadata));
-        }
-    }
-
-    fn queue_selecting(&self, orphan: &ReplicaSet) {
-        let namespace = orphan.metadata.namespace.as_deref().unwrap_or_default();
-        for deployment in self.deployments.cache.list_namespace(namespace) {
-            if selects(&deployment, orphan) {
-                self.queue.add(Key::of(&deployment.metadata));
-            }
-        }
-    }
-
     async fn sync(&self, key: Key) -> Result<Done, Error> {
         let Some(deployment) = self.deployments.get(&key.namespace, &key.name) else {
             return Ok(Done::Settled);
@@ -166,7 +133,7 @@ impl Controller {
         let mut candidates = self.sets.cache.controlled_by(uid);
         candidates.extend(self.sets.orphans(Some(&key.namespace)));
         let claim = owner::claim(&deployment.metadata, candidates, |set| {
-            selects(&deployment, set)
+            selects(&deployment, set.metadata.labels.as_ref())
         });
         let sets = owner::take(&self.deployments, &self.sets, &*deployment, claim, &[]).await?;
 
@@ -368,9 +335,8 @@ fn is_recreate(deployment: &Deployment) -> bool {
     strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
 }
 
-fn selects(deployment: &Deployment, set: &ReplicaSet) -> bool {
+fn selects(deployment: &Deployment, labels: Option<&Labels>) -> bool {
     let selector = deployment.spec.as_ref().map(|spec| &spec.selector);
-    selector.is_some_and(|selector| {
-        !labels::is_empty(selector) && labels::selects(selector, set.metadata.labels.as_ref())
-    })
+    selector
+        .is_some_and(|selector| !labels::is_empty(selector) && labels::selects(selector, labels))
 }

@@ -8,7 +8,7 @@ mod health;
 pub(crate) mod ipam;
 pub(crate) mod lifecycle;
 pub(crate) mod pod_gc;
-mod taints;
+pub(crate) mod taints;
 pub(crate) mod ttl;
 mod zones;
 

@@ -13,8 +13,8 @@ pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub(super) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 pub(super) const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 pub(super) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-pub(super) const NO_SCHEDULE: &str = "NoSchedule";
-pub(super) const NO_EXECUTE: &str = "NoExecute";
+pub(crate) const NO_SCHEDULE: &str = "NoSchedule";
+pub(crate) const NO_EXECUTE: &str = "NoExecute";
 
 /// A condition's type and status, and the taint that goes with it.
 const BY_CONDITION: [(&str, &str, &str); 6] = [
@@ -34,7 +34,7 @@ const BY_CONDITION: [(&str, &str, &str); 6] = [
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
 ];
 
-pub(super) fn list(node: &Node) -> &[Taint] {
+pub(crate) fn list(node: &Node) -> &[Taint] {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
     taints.unwrap_or_default()
 }
@@ -115,7 +115,7 @@ pub(super) async fn write(
     nodes.patch("", &node.name_any(), patch).await
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let effect = toleration.effect.as_deref().unwrap_or_default();
     let key = toleration.key.as_deref().unwrap_or_default();
     let value = toleration.value.as_deref().unwrap_or_default();

@@ -7,7 +7,7 @@ mod kind;
 mod rank;
 mod status;
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use coracle_client::Queue;
 use jiff::Timestamp;
@@ -20,9 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::kind::Replicated;
 use crate::{
-    Context, Error,
+    Context, Error, batch,
     changes::{self, Seen},
-    error,
     objects::Objects,
     owner,
     pods::{self, PodControl},
@@ -115,7 +114,10 @@ impl<K: Replicated> Controller<K> {
         });
         let pods = async {
             self.sets.cache.synced().await;
-            changes::each(&self.pods.cache, |seen| self.pod_seen(seen)).await;
+            changes::each(&self.pods.cache, |seen| {
+                changes::queue_owners(&self.queue, &self.sets.cache, seen, K::selects);
+            })
+            .await;
         };
         let workers = async {
             self.sets.cache.synced().await;
@@ -132,47 +134,6 @@ impl<K: Replicated> Controller<K> {
             () = shutdown.cancelled() => {}
         }
         Ok(())
-    }
-
-    fn pod_seen(&self, seen: Seen<Pod>) {
-        match seen {
-            Seen::Applied { old, new } => {
-                if let Some(old) = &old
-                    && owner::controller_of(&old.metadata) != owner::controller_of(&new.metadata)
-                {
-                    self.queue_owner(old);
-                }
-                if owner::controller_of(&new.metadata).is_some() {
-                    self.queue_owner(&new);
-                } else if old.is_none_or(|old| {
-                    old.metadata.labels != new.metadata.labels
-                        || old.metadata.owner_references != new.metadata.owner_references
-                }) {
-                    self.queue_selecting(&new);
-                }
-            }
-            Seen::Deleted(pod) => self.queue_owner(&pod),
-            Seen::Lagged => {
-                for set in self.sets.cache.list() {
-                    self.queue.add(Key::of(set.meta()));
-                }
-            }
-        }
-    }
-
-    fn queue_owner(&self, pod: &Pod) {
-        if let Some(set) = owner::resolve(&self.sets.cache, &pod.metadata) {
-            self.queue.add(Key::of(set.meta()));
-        }
-    }
-
-    fn queue_selecting(&self, orphan: &Pod) {
-        let namespace = orphan.metadata.namespace.as_deref().unwrap_or_default();
-        for set in self.sets.cache.list_namespace(namespace) {
-            if set.selects(orphan.metadata.labels.as_ref()) {
-                self.queue.add(Key::of(set.meta()));
-            }
-        }
     }
 
     async fn sync(&self, key: Key) -> Result<Done, Error> {
@@ -239,49 +200,16 @@ impl<K: Replicated> Controller<K> {
             return Ok(());
         };
         let pod = pods::from_template(template, set.meta(), reference);
-        let (_, failure) = slow_start(count, || self.control.create(set, &pod)).await;
-        match failure {
-            Some(error) if !error::is_namespace_terminating(&error) => Err(error.into()),
-            _ => Ok(()),
-        }
+        batch::created(batch::slow_start(count, |_| self.control.create(set, &pod)).await)
     }
 
     async fn delete(&self, set: &K, pods: &[Arc<Pod>]) -> Result<(), Error> {
-        let deletions = pods.iter().map(|pod| self.control.delete(set, pod));
-        let outcomes = futures::future::join_all(deletions).await;
-        outcomes.into_iter().collect()
+        batch::all(pods.iter().map(|pod| self.control.delete(set, pod))).await
     }
-}
-
-/// Calls `one` so many times, in batches that double in size for as long as all goes well, so that
-/// what cannot succeed is not tried hundreds of times. Returns the successes and the first failure.
-async fn slow_start<T, E, F: Future<Output = Result<T, E>>>(
-    count: usize,
-    one: impl Fn() -> F,
-) -> (Vec<T>, Option<E>) {
-    let mut done = Vec::new();
-    let mut batch = count.min(1);
-    while batch > 0 {
-        let outcomes = futures::future::join_all((0..batch).map(|_| one())).await;
-        let mut failure = None;
-        for outcome in outcomes {
-            match outcome {
-                Ok(success) => done.push(success),
-                Err(error) => failure = failure.or(Some(error)),
-            }
-        }
-        if failure.is_some() {
-            return (done, failure);
-        }
-        batch = (2 * batch).min(count - done.len());
-    }
-    (done, None)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
 
     fn pods(count: usize) -> Vec<Arc<Pod>> {
@@ -306,29 +234,5 @@ mod tests {
         ] {
             assert_eq!(decided(wanted, there), change, "{there} of {wanted}");
         }
-    }
-
-    #[tokio::test]
-    async fn creation_starts_slowly_and_stops_at_the_first_bad_batch() {
-        let calls = Cell::new(0);
-        let attempt = |limit| {
-            calls.set(0);
-            let calls = &calls;
-            slow_start(10, move || async move {
-                calls.set(calls.get() + 1);
-                if calls.get() > limit {
-                    Err("full")
-                } else {
-                    Ok(())
-                }
-            })
-        };
-        let (done, failure) = attempt(10).await;
-        assert_eq!((done.len(), failure, calls.get()), (10, None, 10));
-        // Batches of one, two and four: the third fails in part, and no fourth follows.
-        let (done, failure) = attempt(5).await;
-        assert_eq!((done.len(), failure, calls.get()), (5, Some("full"), 7));
-        let (done, failure) = attempt(0).await;
-        assert_eq!((done.len(), failure, calls.get()), (0, Some("full"), 1));
     }
 }
