@@ -56,9 +56,7 @@ fn killed_containers_shims_and_containerd_recover() {
 
     kill(&cluster, "containerd-shim-runc-v2");
     cluster.eventually(state, |state| state == "Running/true");
-    cluster.eventually("events", |printed| {
-        printed.contains("SandboxChanged") || printed.contains("Started")
-    });
+    cluster.eventually("events", |printed| printed.contains("SandboxChanged"));
 
     let before = containers(&cluster);
     kill(&cluster, "containerd --config");
