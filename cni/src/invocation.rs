@@ -76,14 +76,23 @@ impl Protocol {
     }
 }
 
-/// A port of the node that leads to one of the container.
+/// A port of the node that leads to one of the container. The plugins' conventions write the names
+/// in camel case; containerd capitalises them and relies on Go's reading, which ignores case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
+    #[serde(alias = "HostPort", default)]
     pub host_port: u16,
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
+    #[serde(alias = "Protocol")]
     pub protocol: Protocol,
-    #[serde(rename = "hostIP", default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "hostIP",
+        alias = "HostIP",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub host_ip: String,
 }
 
@@ -257,7 +266,7 @@ mod tests {
         "runtimeConfig":{"portMappings":[
             {"hostPort":80,"containerPort":8080,"protocol":"tcp","hostIP":"0.0.0.0"},
             {"hostPort":0,"containerPort":1,"protocol":"TCP"},
-            {"hostPort":53,"containerPort":53,"protocol":"UDP","hostIP":"127.0.0.1"}]}}"#;
+            {"HostPort":53,"ContainerPort":53,"Protocol":"UDP","HostIP":"127.0.0.1"}]}}"#;
 
     fn ask(variables: &[(&str, &str)], input: &str) -> Result<Request, u32> {
         let find = |name: &str| {

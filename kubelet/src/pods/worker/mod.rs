@@ -178,10 +178,12 @@ impl Worker {
             .refresh_at()
             .filter(|_| self.stage == Stage::Active);
         let refresh = refresh.map(|at| Instant::now() + until_then(at));
+        // A runtime that is well and yet failed is given its time.
+        let for_runtime = for_runtime && (until.is_none() || !health.get().usable());
         let until = [until, refresh].into_iter().flatten().min();
         tokio::select! {
             () = self.inbox.filled() => {}
-            () = health.changed(), if for_runtime => {}
+            () = health.usable(), if for_runtime => {}
             () = sleep_until(until) => {}
         }
     }
