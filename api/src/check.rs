@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, TopologySelectorTerm,
@@ -20,6 +19,7 @@ use serde_json::Value;
 use crate::{
     field::{ErrorList, Path, value_of},
     formats, meta, names,
+    object::is_zero_time,
     quantity::Amount,
     zero::list,
 };
@@ -372,7 +372,7 @@ pub fn conditions(conditions: &[Condition], path: &Path, errors: &mut ErrorList)
             let path = path.child("observedGeneration");
             errors.push(path.invalid(generation, "must be greater than or equal to zero"));
         }
-        if condition.last_transition_time.0 == Timestamp::UNIX_EPOCH {
+        if is_zero_time(&condition.last_transition_time) {
             errors.push(path.child("lastTransitionTime").required(""));
         }
         let reason_path = path.child("reason");

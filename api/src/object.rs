@@ -2,7 +2,10 @@
 
 use std::any::Any;
 
-use k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    Metadata, Resource,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -47,6 +50,26 @@ impl<T> Typed for T where
 {
 }
 
+/// The time that was never set, where upstream has no pointer and the type here no `None`.
+pub(crate) const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// Whether a time was never set.
+pub(crate) fn is_zero_time(time: &Time) -> bool {
+    time.0.as_second() == -62_135_596_800
+}
+
+/// Upstream writes `null` for such a time. Only conditions have one.
+fn write_zero_times_as_null(out: &mut Vec<u8>, start: usize) {
+    const ZERO: &[u8] = br#""lastTransitionTime":"0001-01-01T00:00:00Z""#;
+    const NULL: &[u8] = br#""lastTransitionTime":null"#;
+    let mut from = start;
+    while let Some(at) = memchr::memmem::find(&out[from..], ZERO) {
+        let at = from + at;
+        out.splice(at..at + ZERO.len(), NULL.iter().copied());
+        from = at + NULL.len();
+    }
+}
+
 /// The object as its type.
 ///
 /// # Panics
@@ -68,7 +91,9 @@ impl<T: Typed> Object for T {
     }
 
     fn write_json(&self, out: &mut Vec<u8>) {
-        serde_json::to_writer(out, self).expect("a typed object always serialises");
+        let start = out.len();
+        serde_json::to_writer(&mut *out, self).expect("a typed object always serialises");
+        write_zero_times_as_null(out, start);
     }
 
     fn to_value(&self) -> Value {
@@ -85,5 +110,27 @@ impl<T: Typed> Object for T {
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::*;
+    use crate::decode;
+
+    #[test]
+    fn a_time_that_was_never_set_is_null() {
+        let json = br#"{"metadata":{"name":"s"},"status":{"conditions":[{"type":"A","status":"True","reason":"r","message":"m"}]}}"#;
+        let service: Service = decode::from_slice(json, &mut Vec::new()).unwrap();
+        let mut out = Vec::new();
+        service.write_json(&mut out);
+        let text = String::from_utf8(out.clone()).unwrap();
+        assert!(text.contains(r#""lastTransitionTime":null"#), "{text}");
+        let again: Service = decode::from_slice(&out, &mut Vec::new()).unwrap();
+        assert_eq!(again, service);
+        let conditions = again.status.unwrap().conditions.unwrap();
+        assert!(is_zero_time(&conditions[0].last_transition_time));
     }
 }

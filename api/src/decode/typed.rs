@@ -10,6 +10,7 @@ use serde::de::{
 
 use super::{Context, names, node::Node};
 use crate::{
+    object::ZERO_TIME,
     quantity,
     schema::{Field, Presence, Shape, Type, ValueType},
 };
@@ -257,6 +258,7 @@ fn always_there(field: &Field) -> Option<Node<'static>> {
             ValueType::String => Some(Node::String(Cow::Borrowed(""))),
             ValueType::Int32 | ValueType::Int64 => Some(Node::Number(0.into())),
             ValueType::Bool => Some(Node::Bool(false)),
+            ValueType::Time => Some(Node::Null),
             _ => None,
         },
         _ => None,
@@ -327,6 +329,10 @@ impl<'de> Deserializer<'de> for Typed<'_, 'de> {
             }
             ("Quantity", Node::String(_)) => self.expect_canonical(visitor, canonical_quantity),
             ("Quantity", _) => Err(Failure(quantity::ParseError::Format.to_string())),
+            ("Time", Node::Null) => {
+                let zero: StringDeserializer<Failure> = ZERO_TIME.to_owned().into_deserializer();
+                visitor.visit_newtype_struct(zero)
+            }
             ("Time", _) => self.expect_canonical(visitor, |text| {
                 canonical_time(text, "2006-01-02T15:04:05Z07:00", "%Y-%m-%dT%H:%M:%SZ")
             }),

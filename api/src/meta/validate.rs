@@ -11,6 +11,7 @@ use super::{ANNOTATIONS_MAX_BYTES, IMMUTABLE, validate_field_manager};
 use crate::{
     field::{ErrorList, Path},
     names::{self, NameRule},
+    object::is_zero_time,
 };
 
 /// What is wrong with the metadata of an object, new or changed.
@@ -365,6 +366,9 @@ fn validate_condition(condition: &Condition, path: &Path) -> ErrorList {
             path.child("observedGeneration")
                 .invalid(generation, "must be greater than or equal to zero"),
         );
+    }
+    if is_zero_time(&condition.last_transition_time) {
+        errors.push(path.child("lastTransitionTime").required(""));
     }
     let reason = condition.reason.as_str();
     if reason.is_empty() {

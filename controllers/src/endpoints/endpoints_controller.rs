@@ -70,11 +70,17 @@ impl Controller {
             })
             .await;
         };
-        let endpoints = changes::each(&self.endpoints.cache, |seen| self.endpoints_seen(&seen));
+        let endpoints = changes::each(&self.endpoints.cache, |seen| {
+            // They are made again.
+            if let Seen::Deleted(endpoints) = seen {
+                self.queue.add(Key::of(&endpoints.metadata));
+            }
+        });
         let workers = async {
             self.services.synced().await;
             self.pods.synced().await;
             self.endpoints.cache.synced().await;
+            self.queue_leftovers();
             work::work(NAME, &self.queue, WORKERS, &shutdown, |key| self.sync(key)).await;
         };
         tokio::select! {
@@ -87,15 +93,13 @@ impl Controller {
         Ok(())
     }
 
-    /// Endpoints that were deleted are made again; those found at the start may have lost their
-    /// Service meanwhile.
-    fn endpoints_seen(&self, seen: &Seen<Endpoints>) {
-        match seen {
-            Seen::Applied { old: None, new } if !new.annotations().contains_key(LEADER) => {
-                self.queue.add(Key::of(&new.metadata));
+    /// Endpoints found at the start may have lost their Service meanwhile. Those that come later
+    /// without one are somebody else's.
+    fn queue_leftovers(&self) {
+        for endpoints in self.endpoints.cache.list() {
+            if !endpoints.annotations().contains_key(LEADER) {
+                self.queue.add(Key::of(&endpoints.metadata));
             }
-            Seen::Deleted(endpoints) => self.queue.add(Key::of(&endpoints.metadata)),
-            Seen::Applied { .. } | Seen::Lagged => {}
         }
     }
 

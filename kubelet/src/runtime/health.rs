@@ -174,6 +174,11 @@ impl HealthWatch {
         self.0.borrow().clone()
     }
 
+    /// From here on, [`Self::changed`] tells of what is yet to come.
+    pub fn mark_seen(&mut self) {
+        self.0.mark_unchanged();
+    }
+
     /// Returns when the health has changed since the last call; never when nothing keeps it any
     /// more.
     pub async fn changed(&mut self) {
@@ -192,7 +197,20 @@ impl HealthWatch {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn only_what_comes_after_is_a_change() {
+        let (sender, receiver) = watch::channel(Arc::new(Health::unknown()));
+        sender.send_replace(Arc::new(Health::unknown()));
+        let mut health = HealthWatch(receiver);
+        health.mark_seen();
+        assert!(health.changed().now_or_never().is_none());
+        sender.send_replace(Arc::new(Health::unknown()));
+        assert!(health.changed().now_or_never().is_some());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn errors_read_as_upstreams() {

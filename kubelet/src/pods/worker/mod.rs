@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     probes::{Probes, Situation},
+    runtime::HealthWatch,
     volumes::{Interested, PodVolumes},
 };
 
@@ -61,6 +62,8 @@ enum Next {
 /// The task of one pod.
 pub struct Worker {
     services: Arc<Services>,
+    /// Tells of what has changed since the last step began.
+    health: HealthWatch,
     inbox: Arc<Inbox>,
     pod: Arc<Pod>,
     stage: Stage,
@@ -107,6 +110,7 @@ impl Worker {
         );
         Worker {
             status: pod.status.clone().unwrap_or_default(),
+            health: services.health.clone(),
             services,
             inbox,
             pod,
@@ -134,6 +138,7 @@ impl Worker {
     pub async fn run(mut self) {
         loop {
             Box::pin(self.read_letters()).await;
+            self.health.mark_seen();
             let next = match self.stage {
                 _ if !self.looked => Box::pin(self.look()).await,
                 // In boxes: most of the time a pod's task only waits, and should be small then.
@@ -171,19 +176,16 @@ impl Worker {
         }
     }
 
-    async fn wait(&self, until: Option<Instant>, for_runtime: bool) {
-        let mut health = self.services.health.clone();
+    async fn wait(&mut self, until: Option<Instant>, for_runtime: bool) {
         let refresh = self
             .volumes
             .refresh_at()
             .filter(|_| self.stage == Stage::Active);
         let refresh = refresh.map(|at| Instant::now() + until_then(at));
-        // A runtime that is well and yet failed is given its time.
-        let for_runtime = for_runtime && (until.is_none() || !health.get().usable());
         let until = [until, refresh].into_iter().flatten().min();
         tokio::select! {
             () = self.inbox.filled() => {}
-            () = health.usable(), if for_runtime => {}
+            () = self.health.changed(), if for_runtime => {}
             () = sleep_until(until) => {}
         }
     }
