@@ -48,6 +48,15 @@ pub fn admit(pod: &Pod, node: &NodeView, others: &[&Pod]) -> Result<(), Failure>
     checks.into_iter().collect()
 }
 
+/// Decides whether a pod that runs may have other resources, beside the active pods that the node
+/// has, itself not counted.
+///
+/// # Errors
+/// Why they are not there.
+pub fn admit_resize(pod: &Pod, node: &NodeView, others: &[&Pod]) -> Result<(), Failure> {
+    resources(pod, node, others)
+}
+
 fn reject(reason: &str, message: impl Into<String>) -> Result<(), Failure> {
     Err(Failure {
         reason: reason.to_owned(),

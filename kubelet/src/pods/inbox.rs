@@ -7,14 +7,16 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{probe_results::ProbeKind, status::Failure};
+use super::{probe_results::ProbeKind, resize::Pending, status::Failure};
 use crate::volumes::Interested;
 
 /// Everything that happened since the last look.
 #[derive(Debug, Default)]
 pub struct Letters {
-    /// The pod as it is in the API now.
+    /// The pod as it is in the API now, with the resources that are allocated to it.
     pub pod: Option<Arc<Pod>>,
+    /// Whether `pod` asks for resources that are not allocated to it.
+    pub pending_resize: Option<Pending>,
     /// The pod is gone from the API.
     pub deleted: bool,
     /// Containers and sandboxes worth a look, and whether they have ended.

@@ -25,6 +25,7 @@ use super::{
     inbox::Inbox,
     labels,
     reporter::Report,
+    resize,
     resources::{class_group, requested_milli_cpu},
     services::Services,
     spec::{spec, uid},
@@ -49,7 +50,10 @@ pub type ViewNode = Arc<dyn Fn() -> NodeView + Send + Sync>;
 
 /// A pod as the manager knows it.
 struct Known {
+    /// With the resources that are allocated to it.
     pod: Arc<Pod>,
+    /// As it is in the API, when it asks for resources that the node does not have now.
+    desired: Option<Arc<Pod>>,
     inbox: Arc<Inbox>,
     /// Why the pod was not taken; then it has no task.
     rejected: Option<status::Failure>,
@@ -160,7 +164,10 @@ impl Manager {
                     Hint::Ended(id) => self.pass_on(id, true),
                     Hint::Everything => self.list(&mut running).await,
                 },
-                _ = relist.tick(), if running.listed => self.list(&mut running).await,
+                _ = relist.tick(), if running.listed => {
+                    self.list(&mut running).await;
+                    self.resized(&mut running);
+                }
                 _ = sweep.tick(), if running.listed => self.sweep().await,
                 Some(_) = running.removals.join_next() => {}
                 Some(ended) = running.workers.join_next_with_id() => {
@@ -203,11 +210,16 @@ impl Manager {
         }
         let key = uid(pod).to_owned();
         let mut known = self.known.lock();
-        if let Some(known) = known.get_mut(&key) {
-            known.pod = pod.clone();
-            match known.rejected.clone() {
-                Some(failure) => self.reject(pod, &failure),
-                None => known.inbox.put(|letters| letters.pod = Some(pod.clone())),
+        if let Some(entry) = known.get_mut(&key) {
+            if let Some(failure) = entry.rejected.clone() {
+                entry.pod = pod.clone();
+                self.reject(pod, &failure);
+                return;
+            }
+            let resized = self.update(&key, pod, &mut known);
+            drop(known);
+            if resized {
+                self.resized(running);
             }
             return;
         }
@@ -219,16 +231,93 @@ impl Manager {
             self.reject(pod, failure);
         }
         let inbox = Arc::new(Inbox::default());
+        let allocated = resize::with_reported_allocation(pod);
         let entry = Known {
-            pod: pod.clone(),
+            pod: allocated.clone(),
+            desired: None,
             inbox: inbox.clone(),
             rejected,
         };
         let taken = entry.rejected.is_none();
-        known.insert(key, entry);
-        drop(known);
+        known.insert(key.clone(), entry);
         if taken {
-            self.start(pod, inbox, running);
+            self.start(&allocated, inbox, running);
+            if !Arc::ptr_eq(&allocated, pod) {
+                self.update(&key, pod, &mut known);
+            }
+        }
+        drop(known);
+        self.update_shares(running);
+    }
+
+    /// Takes in what has changed of a pod. Tells whether it was given other resources.
+    fn update(&self, key: &str, pod: &Arc<Pod>, known: &mut HashMap<String, Known>) -> bool {
+        let Some(entry) = known.get(key) else {
+            return false;
+        };
+        let as_before = resize::with_allocation_of(pod, &entry.pod);
+        let mut refusal = None;
+        let resizes = !Arc::ptr_eq(&as_before, pod);
+        if resizes {
+            let others = self.active(known, key);
+            let others: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
+            refusal = admission::admit_resize(pod, &(self.view_node)(), &others).err();
+        }
+        let Some(entry) = known.get_mut(key) else {
+            return false;
+        };
+        let generation = pod.metadata.generation;
+        let Some(refusal) = refusal else {
+            if resizes {
+                let message = resize::message("Pod resize started", pod, generation, "");
+                let normal = EventType::Normal;
+                self.services
+                    .pod_event(pod, normal, "ResizeStarted", &message);
+            }
+            entry.pod = pod.clone();
+            entry.desired = None;
+            entry.inbox.put(|letters| {
+                letters.pod = Some(pod.clone());
+                letters.pending_resize = None;
+            });
+            return resizes;
+        };
+        let asked = |pod: &Arc<Pod>| pod.metadata.generation == generation;
+        if !entry.desired.as_ref().is_some_and(asked) {
+            let what = "Pod resize Deferred";
+            let message = resize::message(what, pod, generation, &refusal.message);
+            let warning = EventType::Warning;
+            self.services
+                .pod_event(pod, warning, "ResizeDeferred", &message);
+        }
+        entry.pod = as_before.clone();
+        entry.desired = Some(pod.clone());
+        entry.inbox.put(|letters| {
+            letters.pod = Some(as_before);
+            letters.pending_resize = Some(resize::Pending {
+                message: refusal.message,
+                generation,
+            });
+        });
+        false
+    }
+
+    /// Room may have come free for pods that wait for it.
+    fn resized(&self, running: &mut Running) {
+        loop {
+            let mut known = self.known.lock();
+            let waiting = known.iter().filter_map(|(key, entry)| {
+                let desired = entry.desired.clone()?;
+                Some((key.clone(), desired))
+            });
+            let mut waiting: Vec<(String, Arc<Pod>)> = waiting.collect();
+            waiting.sort_by_key(|(_, pod)| pod.metadata.creation_timestamp.clone());
+            let any = waiting
+                .iter()
+                .any(|(key, desired)| self.update(key, desired, &mut known));
+            if !any {
+                break;
+            }
         }
         self.update_shares(running);
     }
@@ -247,21 +336,22 @@ impl Manager {
 
     /// Whether the node takes a new pod. What has ended already is not judged any more.
     fn judge(&self, pod: &Pod, known: &HashMap<String, Known>) -> Option<status::Failure> {
-        let ended = |pod: &Pod| {
-            let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
-            phase.is_some_and(is_terminal)
-        };
-        if pod.metadata.deletion_timestamp.is_some() || ended(pod) {
+        if pod.metadata.deletion_timestamp.is_some() || has_ended(pod) {
             return None;
         }
-        let active: Vec<Arc<Pod>> = known
-            .values()
-            .filter(|known| known.rejected.is_none())
-            .map(|known| self.with_status(known.pod.clone()))
-            .filter(|pod| !ended(pod))
-            .collect();
+        let active = self.active(known, uid(pod));
         let active: Vec<&Pod> = active.iter().map(AsRef::as_ref).collect();
         admission::admit(pod, &(self.view_node)(), &active).err()
+    }
+
+    /// The pods that have not ended, but for one.
+    fn active(&self, known: &HashMap<String, Known>, but: &str) -> Vec<Arc<Pod>> {
+        known
+            .iter()
+            .filter(|(key, known)| known.rejected.is_none() && *key != but)
+            .map(|(_, known)| self.with_status(known.pod.clone()))
+            .filter(|pod| !has_ended(pod))
+            .collect()
     }
 
     fn reject(&self, pod: &Arc<Pod>, failure: &status::Failure) {
@@ -307,7 +397,7 @@ impl Manager {
             Ok((task, key)) => {
                 running.of_task.remove(&task);
                 self.known.lock().remove(&key);
-                self.update_shares(running);
+                self.resized(running);
             }
             Err(error) => {
                 let Some(key) = running.of_task.remove(&error.id()) else {
@@ -516,6 +606,11 @@ impl Manager {
             }
         });
     }
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
+    phase.is_some_and(is_terminal)
 }
 
 fn names(directory: &Path) -> Vec<String> {

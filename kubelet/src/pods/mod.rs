@@ -20,6 +20,7 @@ mod observe;
 pub mod observed;
 pub mod probe_results;
 pub mod reporter;
+mod resize;
 pub mod resources;
 pub mod sandbox;
 pub mod security;

@@ -17,6 +17,8 @@ pub const INITIALIZED: &str = "Initialized";
 pub const SCHEDULED: &str = "PodScheduled";
 pub const READY_TO_START: &str = "PodReadyToStartContainers";
 pub const ALL_CONTAINERS_RESTARTING: &str = "AllContainersRestarting";
+pub const RESIZE_PENDING: &str = "PodResizePending";
+pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 /// Written by the kubelet and by others.
 pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
@@ -30,8 +32,8 @@ pub fn is_ours(condition_type: &str) -> bool {
             | SCHEDULED
             | READY_TO_START
             | ALL_CONTAINERS_RESTARTING
-            | "PodResizePending"
-            | "PodResizeInProgress"
+            | RESIZE_PENDING
+            | RESIZE_IN_PROGRESS
     )
 }
 
@@ -110,6 +112,7 @@ pub fn fill(facts: &Facts<'_>, restarting: bool, status: &mut PodStatus) {
     conditions.push(ready(facts.pod, status, &conditions).condition(READY, facts));
     conditions.push(containers_ready(facts.pod, status).condition(CONTAINERS_READY, facts));
     conditions.push(Verdict::yes().condition(SCHEDULED, facts));
+    resize(facts, &mut conditions);
     if may_restart_all(spec(facts.pod)) {
         let verdict = all_containers_restarting(facts, restarting, status);
         let mut condition = verdict.condition(ALL_CONTAINERS_RESTARTING, facts);
@@ -117,6 +120,30 @@ pub fn fill(facts: &Facts<'_>, restarting: bool, status: &mut PodStatus) {
         conditions.push(condition);
     }
     status.conditions = Some(conditions);
+}
+
+/// A resize shows as long as it waits or is under way.
+fn resize(facts: &Facts<'_>, conditions: &mut Vec<PodCondition>) {
+    let verdict = |reason, message: &str| Verdict {
+        status: true,
+        reason,
+        message: message.to_owned(),
+    };
+    if let Some(pending) = &facts.resize.pending {
+        let verdict = verdict("Deferred", &pending.message);
+        let mut condition = verdict.condition(RESIZE_PENDING, facts);
+        condition.observed_generation = pending.generation;
+        conditions.push(condition);
+    }
+    if let Some(in_progress) = &facts.resize.in_progress {
+        let verdict = match &in_progress.error {
+            Some(error) => verdict("Error", error),
+            None => verdict("", ""),
+        };
+        let mut condition = verdict.condition(RESIZE_IN_PROGRESS, facts);
+        condition.observed_generation = in_progress.generation;
+        conditions.push(condition);
+    }
 }
 
 fn all_statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {

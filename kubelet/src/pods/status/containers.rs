@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
         ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser, PodStatus,
-        VolumeMount, VolumeMountStatus,
+        ResourceRequirements, VolumeMount, VolumeMountStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -184,7 +184,7 @@ fn seen(
         image: seen.image.clone(),
         image_id: seen.image_ref.clone(),
         volume_mounts: volume_mounts(facts, container),
-        resources: container.resources.clone(),
+        resources: resources(facts, container, seen),
         allocated_resources: container
             .resources
             .as_ref()
@@ -240,6 +240,19 @@ fn seen(
     });
     status.container_id = Some(id);
     status
+}
+
+/// What a running container has, which may not be yet what it was given.
+fn resources(
+    facts: &Facts<'_>,
+    container: &Container,
+    seen: &Seen,
+) -> Option<ResourceRequirements> {
+    let own = container.resources.as_ref();
+    match facts.resize.actuated.get(&seen.id) {
+        Some(has) if seen.activity == Activity::Running => Some(has.in_resources(own)),
+        _ => own.cloned(),
+    }
 }
 
 /// Puts in why a container that is to run does not.

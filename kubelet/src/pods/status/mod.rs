@@ -30,6 +30,7 @@ use super::{
     actions::must_restart_all,
     observed::Observed,
     probe_results::ProbeResults,
+    resize::Progress,
     spec::{is_host_network, spec, uid},
 };
 
@@ -63,6 +64,7 @@ pub struct Facts<'a> {
     /// Whether no container of the pod will ever run again.
     pub terminal: bool,
     pub failure: Option<&'a Failure>,
+    pub resize: &'a Progress,
     /// Containers that ran before then were found by a restarted kubelet: what was known of
     /// their health stands until they are probed.
     pub kubelet_started: Timestamp,

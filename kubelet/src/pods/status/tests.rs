@@ -93,6 +93,7 @@ impl World {
             recursive_read_only_mounts: false,
             terminal: self.terminal,
             failure: None,
+            resize: &Progress::default(),
             kubelet_started: at(0),
             now: at(1000),
         })
@@ -257,6 +258,7 @@ fn what_a_restarted_kubelet_finds_running_stays_ready_until_probed() {
             recursive_read_only_mounts: false,
             terminal: false,
             failure: None,
+            resize: &Progress::default(),
             kubelet_started,
             now: at(2000),
         });

@@ -113,7 +113,7 @@ impl Worker {
             tracing::warn!(pod = describe(&self.pod), %error, "cannot remove a pod's cgroup");
             return Next::Wait(Some(Instant::now() + RETRY));
         }
-        self.has_group = false;
+        self.group = None;
         self.services.images.forget(self.uid());
         self.publish();
         status::finish(&self.pod, &mut self.status);

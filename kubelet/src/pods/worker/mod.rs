@@ -7,6 +7,7 @@
 
 mod end;
 mod kill;
+mod resize;
 mod start;
 mod sync;
 
@@ -24,11 +25,13 @@ use super::{
     observed::{Activity, Observed, Seen},
     probe_results::ProbeResults,
     reporter::Report,
+    resize::Progress,
     services::Services,
     spec::{is_host_network, spec, uid},
     status::{self, Facts, Waiting, by_family, is_terminal},
 };
 use crate::{
+    cgroups::Limits,
     probes::{Probes, Situation},
     runtime::HealthWatch,
     volumes::{Interested, PodVolumes},
@@ -90,8 +93,11 @@ pub struct Worker {
     looks: HashMap<String, u32>,
     /// The shortest grace period that was asked for so far, in seconds.
     grace: Option<i64>,
-    /// Whether the cgroup of the pod was made.
-    has_group: bool,
+    /// The limits that the cgroup of the pod has, once it was made.
+    group: Option<Limits>,
+    resize: Progress,
+    /// When a resize that failed is tried again.
+    resize_at: Option<Instant>,
     /// Whether nothing of the pod is left on the node but what its logs need.
     finished: bool,
 }
@@ -129,7 +135,9 @@ impl Worker {
             set_up_failures: 0,
             looks: HashMap::new(),
             grace: None,
-            has_group: false,
+            group: None,
+            resize: Progress::default(),
+            resize_at: None,
             finished: false,
         }
     }
@@ -200,7 +208,7 @@ impl Worker {
                 // Files of the downward API may show them.
                 self.volumes.mark_changed();
             }
-            self.pod = pod;
+            self.follow(pod, letters.pending_resize);
         }
         self.deleted |= letters.deleted;
         if letters.objects_changed {
@@ -334,6 +342,7 @@ impl Worker {
     /// Derives the status, has it written, and lets the probes follow.
     fn publish(&mut self) {
         self.update_probes();
+        self.update_resize();
         let terminal = self.stage == Stage::Terminated;
         let health = self.services.health();
         let failure = self.eviction.as_ref().map(|eviction| &eviction.failure);
@@ -352,6 +361,7 @@ impl Worker {
             recursive_read_only_mounts: self.services.recursive_read_only_mounts(),
             terminal,
             failure,
+            resize: &self.resize,
             kubelet_started: self.services.started,
             now: Timestamp::now(),
         });

@@ -21,7 +21,7 @@ use crate::pods::{
     inbox::Eviction,
     observe,
     observed::{Activity, Seen},
-    resources,
+    resize::Compute,
     spec::{
         ContainerKind, describe, ephemeral_as_container, ephemeral_containers, init_containers,
         is_host_network, is_sidecar, spec, uid,
@@ -81,12 +81,15 @@ impl Worker {
         if let Err(retry_at) = self.prepare().await {
             return Next::Wait(earlier(deadline, Some(retry_at)));
         }
-        let actions = decide(&self.pod, &self.observed, &self.probe_results);
+        let mut actions = decide(&self.pod, &self.observed, &self.probe_results);
+        if !actions.kill_pod && !actions.create_sandbox && actions.reset.is_empty() {
+            Box::pin(self.resize(&mut actions)).await;
+        }
         match Box::pin(self.carry_out(actions)).await {
             Some(next) => next,
             None => {
                 let retry_at = self.retry_at.values().min().copied();
-                Next::Wait(earlier(deadline, retry_at))
+                Next::Wait(earlier(deadline, earlier(retry_at, self.resize_at)))
             }
         }
     }
@@ -116,21 +119,14 @@ impl Worker {
     /// Makes ready what containers need: their volumes and the pod's control group. The error is
     /// the time of the next attempt.
     async fn prepare(&mut self) -> Result<(), Instant> {
-        if !self.has_group {
-            let group = resources::pod_group(&self.services.kubepods(), &self.pod);
-            let pids = self.services.config.pod_pids_limit;
-            let limits = resources::pod_group_limits(spec(&self.pod), pids);
-            let cgroups = self.services.cgroups.clone();
-            let made = tokio::task::spawn_blocking(move || cgroups.ensure(&group, &limits)).await;
-            let made = made.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-            if let Err(error) = made {
+        if self.group.is_none() {
+            if let Err(error) = self.limit_group(self.wanted_limits()).await {
                 let message = format!("unable to ensure pod container exists: {error}");
                 let reason = "FailedCreatePodContainer";
                 self.services
                     .pod_event(&self.pod, EventType::Warning, reason, &message);
                 return Err(retry_after(&mut self.set_up_failures));
             }
-            self.has_group = true;
         }
         self.volumes.refer(&self.pod);
         let addresses = self.addresses();
@@ -379,6 +375,7 @@ impl Worker {
         if self.must_wait(&name) || self.backs_off(place.kind, &name) {
             return Attempt::Postponed;
         }
+        let compute = Compute::of(&self.pod, &container);
         let restart_count = self
             .observed
             .container(&name)
@@ -401,6 +398,7 @@ impl Worker {
             return Attempt::Interrupted;
         };
         if let Some(id) = &started.id {
+            self.resize.actuated.insert(id.clone(), compute);
             self.take_note(id, sandbox_id).await;
         }
         match started.result {
