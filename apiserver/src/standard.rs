@@ -12,8 +12,8 @@ use crate::{
     Lookup, Plugins, Registry,
     admission::{
         Admission, Chain, DefaultIngressClass, DefaultStorageClass, DefaultTolerationSeconds,
-        NamespaceLifecycle, PersistentVolumeClaimResize, Priority, RuntimeClass, ServiceAccount,
-        StorageObjectInUseProtection, TaintNodesByCondition,
+        NamespaceLifecycle, PersistentVolumeClaimResize, Priority, ResourceQuota, RuntimeClass,
+        ServiceAccount, StorageObjectInUseProtection, TaintNodesByCondition,
     },
     authn::{
         AudienceAgnostic, Authenticator, BootstrapTokens, CertificateUsers, FrontProxy, Requests,
@@ -119,6 +119,7 @@ pub(crate) fn admission(registry: &Registry) -> Vec<Arc<dyn Admission>> {
         Arc::new(PersistentVolumeClaimResize::new(registry)),
         Arc::new(RuntimeClass::new(registry.clone())),
         Arc::new(DefaultIngressClass::new(registry)),
+        Arc::new(ResourceQuota::new(registry.clone())),
     ]
 }
 

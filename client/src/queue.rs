@@ -35,6 +35,8 @@ struct State<K> {
     working: HashSet<K>,
     again: HashSet<K>,
     delayed: BTreeSet<(Instant, K)>,
+    /// The time at which each key of `delayed` is due.
+    due: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
 }
 
@@ -72,6 +74,7 @@ impl<K: Clone + Eq + Hash + Ord + Send> Queue<K> {
                 working: HashSet::new(),
                 again: HashSet::new(),
                 delayed: BTreeSet::new(),
+                due: HashMap::new(),
                 failures: HashMap::new(),
             })),
             changed: Arc::default(),
@@ -87,15 +90,13 @@ impl<K: Clone + Eq + Hash + Ord + Send> Queue<K> {
         self.changed.notify_one();
     }
 
-    /// Queues the key after a delay. An earlier time already asked for stays in force too.
+    /// Queues the key after a delay. Of several times only the earliest stays in force: whoever
+    /// works on the key then, asks again for what is still to come.
     pub fn add_after(&self, key: K, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
         }
-        self.state
-            .lock()
-            .delayed
-            .insert((Instant::now() + delay, key));
+        self.state.lock().delay(key, Instant::now() + delay);
         self.changed.notify_one();
     }
 
@@ -175,9 +176,22 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
         }
     }
 
+    fn delay(&mut self, key: K, at: Instant) {
+        match self.due.get(&key) {
+            Some(known) if *known <= at => return,
+            Some(known) => {
+                self.delayed.remove(&(*known, key.clone()));
+            }
+            None => {}
+        }
+        self.due.insert(key.clone(), at);
+        self.delayed.insert((at, key));
+    }
+
     fn promote(&mut self, now: Instant) {
         while self.delayed.first().is_some_and(|(due, _)| *due <= now) {
             if let Some((_, key)) = self.delayed.pop_first() {
+                self.due.remove(&key);
                 self.enqueue(key);
             }
         }
@@ -205,6 +219,22 @@ mod tests {
         );
         queue.done(&"a");
         assert_eq!(queue.next().await, "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_of_several_times_counts() {
+        let queue = Queue::default();
+        let start = Instant::now();
+        for seconds in [5, 3, 9] {
+            queue.add_after("a", Duration::from_secs(seconds));
+        }
+        queue.add_after("b", Duration::from_secs(4));
+        assert_eq!(queue.next().await, "a");
+        assert_eq!((Instant::now() - start).as_secs(), 3);
+        assert_eq!(queue.next().await, "b");
+        queue.done(&"a");
+        let later = tokio::time::timeout(Duration::from_secs(60), queue.next());
+        assert!(later.await.is_err(), "the later times have lapsed");
     }
 
     #[tokio::test(start_paused = true)]

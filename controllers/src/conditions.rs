@@ -25,9 +25,11 @@ macro_rules! conditions {
 conditions!(
     k8s_openapi::api::apps::v1::ReplicaSetCondition,
     k8s_openapi::api::apps::v1::DeploymentCondition,
+    k8s_openapi::api::batch::v1::JobCondition,
     k8s_openapi::api::core::v1::PodCondition,
     k8s_openapi::api::core::v1::NodeCondition,
     k8s_openapi::api::core::v1::NamespaceCondition,
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition,
 );
 
 pub(crate) fn find<'a, C: Condition>(conditions: Option<&'a Vec<C>>, type_: &str) -> Option<&'a C> {

@@ -9,16 +9,21 @@
 
 mod batch;
 mod changes;
+mod cluster_roles;
 mod conditions;
 mod context;
+mod cron_job;
+mod csr_cleaner;
 mod daemon_set;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod error;
 mod garbage;
 mod hash;
 mod history;
+mod job;
 mod labels;
 mod namespace;
 mod node;
@@ -28,8 +33,14 @@ mod owner;
 mod percent;
 mod pods;
 mod replica_set;
+mod resource_quota;
+mod service_account_tokens;
 mod service_accounts;
+mod service_cidrs;
 mod stateful_set;
+mod token_cleaner;
+mod ttl_after_finished;
+mod volumes;
 mod work;
 
 use futures::future::BoxFuture;
@@ -76,6 +87,76 @@ pub const TABLE: &[Controller] = &[
         name: "statefulset-controller",
         account: "statefulset-controller",
         run: |context, shutdown| Box::pin(stateful_set::run(context, shutdown)),
+    },
+    Controller {
+        name: "job-controller",
+        account: "job-controller",
+        run: |context, shutdown| Box::pin(job::run(context, shutdown)),
+    },
+    Controller {
+        name: "cronjob-controller",
+        account: "cronjob-controller",
+        run: |context, shutdown| Box::pin(cron_job::run(context, shutdown)),
+    },
+    Controller {
+        name: "ttl-after-finished-controller",
+        account: "ttl-after-finished-controller",
+        run: |context, shutdown| Box::pin(ttl_after_finished::run(context, shutdown)),
+    },
+    Controller {
+        name: "disruption-controller",
+        account: "disruption-controller",
+        run: |context, shutdown| Box::pin(disruption::run(context, shutdown)),
+    },
+    Controller {
+        name: "resourcequota-controller",
+        account: "resourcequota-controller",
+        run: |context, shutdown| Box::pin(resource_quota::run(context, shutdown)),
+    },
+    Controller {
+        name: "persistentvolume-binder-controller",
+        account: "persistent-volume-binder",
+        run: |context, shutdown| Box::pin(volumes::binder::run(context, shutdown)),
+    },
+    Controller {
+        name: "persistentvolumeclaim-protection-controller",
+        account: "pvc-protection-controller",
+        run: |context, shutdown| Box::pin(volumes::protection::claims(context, shutdown)),
+    },
+    Controller {
+        name: "persistentvolume-protection-controller",
+        account: "pv-protection-controller",
+        run: |context, shutdown| Box::pin(volumes::protection::volumes(context, shutdown)),
+    },
+    Controller {
+        name: "ephemeral-volume-controller",
+        account: "ephemeral-volume-controller",
+        run: |context, shutdown| Box::pin(volumes::ephemeral::run(context, shutdown)),
+    },
+    Controller {
+        name: "clusterrole-aggregation-controller",
+        account: "clusterrole-aggregation-controller",
+        run: |context, shutdown| Box::pin(cluster_roles::run(context, shutdown)),
+    },
+    Controller {
+        name: "service-cidr-controller",
+        account: "service-cidrs-controller",
+        run: |context, shutdown| Box::pin(service_cidrs::run(context, shutdown)),
+    },
+    Controller {
+        name: "certificatesigningrequest-cleaner-controller",
+        account: "certificate-controller",
+        run: |context, shutdown| Box::pin(csr_cleaner::run(context, shutdown)),
+    },
+    Controller {
+        name: "token-cleaner-controller",
+        account: "token-cleaner",
+        run: |context, shutdown| Box::pin(token_cleaner::run(context, shutdown)),
+    },
+    Controller {
+        name: "serviceaccount-token-controller",
+        account: "serviceaccount-token-controller",
+        run: |context, shutdown| Box::pin(service_account_tokens::run(context, shutdown)),
     },
     Controller {
         name: "endpointslice-controller",

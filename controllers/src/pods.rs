@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use coracle_client::{EventRecorder, EventType};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Pod, PodCondition, PodStatus, PodTemplateSpec},
+    api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus, PodTemplateSpec},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
 use kube::{
@@ -87,6 +87,35 @@ pub(crate) fn next_available(
         .filter_map(|pod| available_at(pod, min_ready_seconds));
     let next = times.filter(|at| *at > now).min()?;
     Duration::try_from(next.duration_since(now)).ok()
+}
+
+/// The most restarts of one container, and of one sidecar.
+pub(crate) fn restarts(pod: &Pod) -> (i32, i32) {
+    let status = pod.status.as_ref();
+    let most = |statuses: Option<&Vec<ContainerStatus>>, counts: &dyn Fn(&str) -> bool| {
+        let statuses = statuses.into_iter().flatten();
+        statuses
+            .filter(|status| counts(&status.name))
+            .map(|status| status.restart_count)
+            .max()
+            .unwrap_or(0)
+    };
+    let init = pod.spec.iter().flat_map(|spec| &spec.init_containers);
+    let sidecars: Vec<&str> = init
+        .flatten()
+        .filter(|container| container.restart_policy.as_deref() == Some("Always"))
+        .map(|container| container.name.as_str())
+        .collect();
+    (
+        most(
+            status.and_then(|status| status.container_statuses.as_ref()),
+            &|_| true,
+        ),
+        most(
+            status.and_then(|status| status.init_container_statuses.as_ref()),
+            &|name| sidecars.contains(&name),
+        ),
+    )
 }
 
 /// A pod as the template says, owned as the reference says. Its name is generated from the prefix.

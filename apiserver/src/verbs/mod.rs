@@ -35,6 +35,8 @@ use crate::{
     server::{ApiServer, Context},
 };
 
+pub(crate) use rewrite::rewrite;
+
 /// Answers a request for a resource.
 pub async fn dispatch(
     server: &ApiServer,

@@ -58,7 +58,7 @@ fn rank(pod: &Pod, neighbours: usize, now: Timestamp) -> Rank {
         } else {
             0
         },
-        restarts: Reverse(restarts(pod)),
+        restarts: Reverse(pods::restarts(pod)),
         age: magnitude(pod.creation_timestamp().map(|time| time.0), now),
         uid: pod.uid().unwrap_or_default(),
     }
@@ -85,36 +85,6 @@ fn magnitude(since: Option<Timestamp>, now: Timestamp) -> i64 {
     } else {
         -1
     }
-}
-
-/// The most restarts of one container, and of one sidecar.
-fn restarts(pod: &Pod) -> (i32, i32) {
-    let status = pod.status.as_ref();
-    let most = |statuses: Option<&Vec<k8s_openapi::api::core::v1::ContainerStatus>>,
-                counts: &dyn Fn(&str) -> bool| {
-        let statuses = statuses.into_iter().flatten();
-        statuses
-            .filter(|status| counts(&status.name))
-            .map(|status| status.restart_count)
-            .max()
-            .unwrap_or(0)
-    };
-    let init = pod.spec.iter().flat_map(|spec| &spec.init_containers);
-    let sidecars: Vec<&str> = init
-        .flatten()
-        .filter(|container| container.restart_policy.as_deref() == Some("Always"))
-        .map(|container| container.name.as_str())
-        .collect();
-    (
-        most(
-            status.and_then(|status| status.container_statuses.as_ref()),
-            &|_| true,
-        ),
-        most(
-            status.and_then(|status| status.init_container_statuses.as_ref()),
-            &|name| sidecars.contains(&name),
-        ),
-    )
 }
 
 #[cfg(test)]

@@ -1,0 +1,557 @@
+//! CronJobs: a Job whenever the schedule says so.
+//!
+//! Enter at [`run`]. [`schedule`] says when; here Jobs are created, watched and cleaned up.
+//! Upstream: `pkg/controller/cronjob`.
+
+mod schedule;
+
+use std::{sync::Arc, time::Duration};
+
+use coracle_api::cron::{Schedule, time_zone};
+use coracle_client::{EventRecorder, EventType, Queue};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use k8s_openapi::{
+    api::{
+        batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job},
+        core::v1::ObjectReference,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+use kube::{Resource as _, ResourceExt as _, api::DeleteParams};
+use tokio_util::sync::CancellationToken;
+
+use self::schedule::Clock;
+use crate::{
+    Context, Error,
+    changes::{self, Seen},
+    conditions, error,
+    objects::Objects,
+    owner,
+    work::{self, Done, Key},
+};
+
+const NAME: &str = "cronjob-controller";
+const WORKERS: usize = 5;
+const SCHEDULED_AT: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+
+/// Runs the CronJob controller.
+pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
+    let controller = Controller {
+        objects: context.objects(),
+        jobs: context.objects(),
+        recorder: context.recorder(NAME),
+        queue: Queue::default(),
+    };
+    controller.run(shutdown).await
+}
+
+struct Controller {
+    objects: Objects<CronJob>,
+    jobs: Objects<Job>,
+    recorder: EventRecorder,
+    queue: Queue<Key>,
+}
+
+/// How a Job has ended.
+fn outcome(job: &Job) -> Option<&str> {
+    let conditions = job.status.iter().flat_map(|status| &status.conditions);
+    let mut ends = conditions.flatten().filter(|condition| {
+        matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True"
+    });
+    ends.next().map(|condition| condition.type_.as_str())
+}
+
+/// Something that happened, for the object's events.
+struct Note {
+    type_: EventType,
+    reason: &'static str,
+    message: String,
+}
+
+fn note(type_: EventType, reason: &'static str, message: String) -> Note {
+    Note {
+        type_,
+        reason,
+        message,
+    }
+}
+
+/// The Jobs that are beyond the limits of what is kept, the oldest first.
+fn to_clean_up(spec: &CronJobSpec, jobs: &[Arc<Job>]) -> Vec<Arc<Job>> {
+    let limits = [
+        ("Complete", spec.successful_jobs_history_limit),
+        ("Failed", spec.failed_jobs_history_limit),
+    ];
+    let mut surplus = Vec::new();
+    for (end, limit) in limits {
+        let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
+            continue;
+        };
+        let ended = jobs.iter().filter(|job| outcome(job) == Some(end));
+        let mut ended: Vec<_> = ended.cloned().collect();
+        ended.sort_by_cached_key(|job| {
+            let start = job
+                .status
+                .as_ref()
+                .and_then(|status| status.start_time.as_ref());
+            let start = start.map(|time| time.0);
+            (start.is_none(), start, job.name_any())
+        });
+        ended.truncate(ended.len().saturating_sub(limit));
+        surplus.extend(ended);
+    }
+    surplus
+}
+
+/// Brings the list of active Jobs, and the time of the last success, up to date with the Jobs that
+/// there are.
+fn observe(status: &mut CronJobStatus, jobs: &[Arc<Job>]) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let mut active = status.active.take().unwrap_or_default();
+    for job in jobs {
+        let uid = job.metadata.uid.as_ref();
+        let name = job.name_any();
+        let listed = active.iter().position(|one| one.uid.as_ref() == uid);
+        match (outcome(job), listed) {
+            (None, None) => notes.push(note(
+                EventType::Warning,
+                "UnexpectedJob",
+                format!("Saw a job that the controller did not create or forgot: {name}"),
+            )),
+            (Some(end), Some(position)) => {
+                active.remove(position);
+                let message = format!("Saw completed job: {name}, condition: {end}");
+                notes.push(note(EventType::Normal, "SawCompletedJob", message));
+            }
+            _ => {}
+        }
+        if outcome(job) == Some("Complete") {
+            let done = job
+                .status
+                .as_ref()
+                .and_then(|job| job.completion_time.clone());
+            let known = status.last_successful_time.as_ref().map(|time| time.0);
+            if done.as_ref().map(|time| time.0) > known {
+                status.last_successful_time = done;
+            }
+        }
+    }
+    active.retain(|one| {
+        let there = jobs.iter().any(|job| job.metadata.uid == one.uid);
+        if !there {
+            let name = one.name.as_deref().unwrap_or_default();
+            let message = format!("Active job went missing: {name}");
+            notes.push(note(EventType::Normal, "MissingJob", message));
+        }
+        there
+    });
+    status.active = (!active.is_empty()).then_some(active);
+    notes
+}
+
+fn job_name(object: &CronJob, at: Timestamp) -> String {
+    format!("{}-{}", object.name_any(), at.as_second() / 60)
+}
+
+/// The Job of one time.
+fn job_of(object: &CronJob, spec: &CronJobSpec, at: Timestamp) -> Job {
+    let template = &spec.job_template;
+    let meta = template.metadata.clone().unwrap_or_default();
+    let mut annotations = meta.annotations.unwrap_or_default();
+    let zone = spec.time_zone.as_deref().unwrap_or_default();
+    let zone = time_zone(zone).unwrap_or(TimeZone::UTC);
+    let local = at.to_zoned(zone);
+    let offset = match local.offset().seconds() {
+        0 => local.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        _ => local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+    };
+    annotations.insert(SCHEDULED_AT.to_owned(), offset);
+    Job {
+        metadata: ObjectMeta {
+            name: Some(job_name(object, at)),
+            namespace: object.namespace(),
+            labels: meta.labels,
+            annotations: Some(annotations),
+            owner_references: Some(vec![owner::controller_reference(object)]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+fn reference(job: &Job) -> ObjectReference {
+    ObjectReference {
+        resource_version: job.resource_version(),
+        ..job.object_ref(&())
+    }
+}
+
+impl Controller {
+    async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let objects = changes::each(&self.objects.cache, |seen| {
+            if let Seen::Applied { new: object, .. } = seen {
+                self.queue.add(Key::of(&object.metadata));
+            }
+        });
+        let jobs = async {
+            self.objects.cache.synced().await;
+            changes::each(&self.jobs.cache, |seen| {
+                changes::queue_owners(&self.queue, &self.objects.cache, seen, |_, _| false);
+            })
+            .await;
+        };
+        let workers = async {
+            self.objects.cache.synced().await;
+            self.jobs.cache.synced().await;
+            work::work(NAME, &self.queue, WORKERS, &shutdown, |key| self.sync(key)).await;
+        };
+        tokio::select! {
+            () = objects => {}
+            () = jobs => {}
+            () = workers => {}
+            () = shutdown.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    fn tell(&self, object: &CronJob, note: &Note) {
+        self.recorder
+            .on(object, note.type_, note.reason, note.message.clone());
+    }
+
+    fn warn(&self, object: &CronJob, reason: &'static str, message: String) {
+        self.tell(object, &note(EventType::Warning, reason, message));
+    }
+
+    async fn sync(&self, key: Key) -> Result<Done, Error> {
+        let Some(object) = self.objects.get(&key.namespace, &key.name) else {
+            return Ok(Done::Settled);
+        };
+        let spec = &object.spec;
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let jobs = self.jobs.cache.controlled_by(uid);
+        let mut status = object.status.clone().unwrap_or_default();
+        let surplus = to_clean_up(spec, &jobs);
+        for job in &surplus {
+            // The Job stays for the next time.
+            let _ = self.delete(&object, job, &mut status).await;
+        }
+        for note in observe(&mut status, &jobs) {
+            self.tell(&object, &note);
+        }
+        let run = if object.metadata.deletion_timestamp.is_some() {
+            Ok(None)
+        } else {
+            self.run_if_due(&object, spec, &jobs, &mut status).await
+        };
+        if object.status.clone().unwrap_or_default() != status {
+            let next = CronJob {
+                status: Some(status),
+                ..(*object).clone()
+            };
+            self.objects.replace_status(&next).await?;
+        }
+        Ok(run?.map_or(Done::Settled, Done::Again))
+    }
+
+    async fn delete(
+        &self,
+        object: &CronJob,
+        job: &Job,
+        status: &mut CronJobStatus,
+    ) -> Result<(), Error> {
+        let name = job.name_any();
+        match self.jobs.delete(job, DeleteParams::background()).await {
+            Ok(_) => {
+                if let Some(active) = &mut status.active {
+                    active.retain(|one| one.uid != job.metadata.uid);
+                }
+                let message = format!("Deleted job {name}");
+                self.tell(
+                    object,
+                    &note(EventType::Normal, "SuccessfulDelete", message),
+                );
+                Ok(())
+            }
+            Err(error) => {
+                let message = format!("Deleted job: {}", error::message(&error));
+                self.warn(object, "FailedDelete", message);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The schedule; `None`, with an event, when there is none to go by.
+    fn clock(&self, object: &CronJob, spec: &CronJobSpec) -> Option<Clock> {
+        let zone = spec.time_zone.as_deref().unwrap_or_default();
+        let Ok(found) = time_zone(zone) else {
+            let message = format!("invalid timeZone: {zone:?}: unknown time zone {zone}");
+            self.warn(object, "UnknownTimeZone", message);
+            return None;
+        };
+        if spec.suspend == Some(true) {
+            return None;
+        }
+        let text = &spec.schedule;
+        if text.contains("TZ") {
+            let message = format!(
+                "CRON_TZ or TZ used in schedule {text:?} is not officially supported, see \
+                 https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more \
+                 details"
+            );
+            self.warn(object, "UnsupportedSchedule", message);
+        }
+        match Schedule::parse(text) {
+            Ok(schedule) => Some(Clock {
+                schedule,
+                zone: found,
+            }),
+            Err(error) => {
+                let message = format!("unparseable schedule: {text:?} : {error}");
+                self.warn(object, "UnparseableSchedule", message);
+                None
+            }
+        }
+    }
+
+    /// Starts the Job whose time has come. Returns how long it is to the next time.
+    async fn run_if_due(
+        &self,
+        object: &Arc<CronJob>,
+        spec: &CronJobSpec,
+        jobs: &[Arc<Job>],
+        status: &mut CronJobStatus,
+    ) -> Result<Option<Duration>, Error> {
+        let Some(clock) = self.clock(object, spec) else {
+            return Ok(None);
+        };
+        let now = Timestamp::now();
+        let due = match clock.due(object, now) {
+            Ok(due) => due,
+            Err(error) => {
+                let message = format!("invalid schedule: {} : {error}", spec.schedule);
+                self.warn(object, "InvalidSchedule", message);
+                return Ok(None);
+            }
+        };
+        if due.missed_many {
+            let message = "too many missed start times. Set or decrease \
+                .spec.startingDeadlineSeconds or check clock skew";
+            self.warn(object, "TooManyMissedTimes", message.to_owned());
+        }
+        if let Some(at) = due.time
+            && self.is_wanted(object, spec, status, at, now)
+        {
+            self.start(object, spec, jobs, status, at).await?;
+        }
+        // From the time that has just been served on.
+        let next = CronJob {
+            metadata: object.metadata.clone(),
+            spec: CronJobSpec::default(),
+            status: Some(status.clone()),
+        };
+        Ok(clock.wait(&next, now))
+    }
+
+    fn is_wanted(
+        &self,
+        object: &CronJob,
+        spec: &CronJobSpec,
+        status: &CronJobStatus,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> bool {
+        let late = spec.starting_deadline_seconds.is_some_and(|seconds| {
+            let last = at.checked_add(SignedDuration::from_secs(seconds));
+            last.is_ok_and(|last| last < now)
+        });
+        if late {
+            let time = at.strftime("%a, %d %b %Y %H:%M:%S UTC");
+            let message = format!("Missed scheduled time to start a job: {time}");
+            self.warn(object, "MissSchedule", message);
+            return false;
+        }
+        let name = job_name(object, at);
+        let mut active = status.active.iter().flatten();
+        let served = status
+            .last_schedule_time
+            .as_ref()
+            .is_some_and(|last| last.0 == at);
+        if served || active.any(|one| one.name.as_ref() == Some(&name)) {
+            return false;
+        }
+        let policy = spec.concurrency_policy.as_deref();
+        if policy == Some("Forbid") && status.active.is_some() {
+            let message = "Not starting job because prior execution is running and concurrency \
+                policy is Forbid";
+            let type_ = EventType::Normal;
+            self.tell(object, &note(type_, "JobAlreadyActive", message.to_owned()));
+            return false;
+        }
+        true
+    }
+
+    async fn start(
+        &self,
+        object: &Arc<CronJob>,
+        spec: &CronJobSpec,
+        jobs: &[Arc<Job>],
+        status: &mut CronJobStatus,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        if spec.concurrency_policy.as_deref() == Some("Replace") {
+            let active = status.active.clone().unwrap_or_default();
+            let active = jobs
+                .iter()
+                .filter(|job| active.iter().any(|one| one.uid == job.metadata.uid));
+            for job in active {
+                self.delete(object, job, status).await?;
+            }
+        }
+        let wanted = job_of(object, spec, at);
+        let job = match self.jobs.create(&wanted).await {
+            Ok(job) => {
+                let message = format!("Created job {}", job.name_any());
+                self.tell(
+                    object,
+                    &note(EventType::Normal, "SuccessfulCreate", message),
+                );
+                job
+            }
+            // Created before, by a process that could not say so any more.
+            Err(error) if error::is_already_exists(&error) => {
+                let namespace = object.namespace().unwrap_or_default();
+                let known = self.jobs.read(&namespace, &wanted.name_any()).await?;
+                let ours = |job: &Job| owner::is_controlled_by(&job.metadata, &object.metadata);
+                let Some(job) = known.filter(ours) else {
+                    return Ok(());
+                };
+                job
+            }
+            Err(error) => {
+                if !error::is_namespace_terminating(&error) {
+                    let message = format!("Error creating job: {}", error::message(&error));
+                    self.warn(object, "FailedCreate", message);
+                }
+                return Err(error.into());
+            }
+        };
+        let active = status.active.get_or_insert_default();
+        if !active.iter().any(|one| one.uid == job.metadata.uid) && outcome(&job).is_none() {
+            active.push(reference(&job));
+        }
+        if active.is_empty() {
+            status.active = None;
+        }
+        status.last_schedule_time = Some(Time(conditions::to_seconds(at)));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(name: &str, end: Option<&str>, minute: u8) -> Arc<Job> {
+        let at = format!("2026-01-01T00:{minute:02}:00Z");
+        let conditions = end.map(|end| json!([{ "type": end, "status": "True" }]));
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": { "name": name, "namespace": "ns", "uid": name },
+                "status": { "startTime": at, "completionTime": at, "conditions": conditions },
+            }))
+            .expect("a job"),
+        )
+    }
+
+    fn object(zone: Option<&str>) -> CronJob {
+        serde_json::from_value(json!({
+            "metadata": { "name": "c", "namespace": "ns", "uid": "c" },
+            "spec": {
+                "schedule": "* * * * *", "timeZone": zone,
+                "successfulJobsHistoryLimit": 1, "failedJobsHistoryLimit": 0,
+                "jobTemplate": {
+                    "metadata": { "labels": { "a": "b" }, "annotations": { "x": "y" } },
+                    "spec": { "completions": 3, "template": {} },
+                },
+            },
+        }))
+        .expect("a cron job")
+    }
+
+    #[test]
+    fn the_oldest_ended_jobs_are_cleaned_up() {
+        let jobs = [
+            job("c3", Some("Complete"), 3),
+            job("c1", Some("Complete"), 1),
+            job("c2", Some("Complete"), 2),
+            job("f1", Some("Failed"), 4),
+            job("a1", None, 0),
+        ];
+        let spec = object(None).spec;
+        let names: Vec<_> = to_clean_up(&spec, &jobs)
+            .iter()
+            .map(|job| job.name_any())
+            .collect();
+        assert_eq!(names, ["c1", "c2", "f1"]);
+        let all = CronJobSpec {
+            successful_jobs_history_limit: None,
+            failed_jobs_history_limit: None,
+            ..spec
+        };
+        assert!(to_clean_up(&all, &jobs).is_empty());
+    }
+
+    #[test]
+    fn active_jobs_are_followed_to_their_end() {
+        let jobs = [job("done", Some("Complete"), 2), job("mine", None, 0)];
+        let mut status = CronJobStatus {
+            active: Some(
+                ["done", "mine", "gone"]
+                    .map(|name| reference(&job(name, None, 0)))
+                    .into(),
+            ),
+            ..CronJobStatus::default()
+        };
+        let notes = observe(&mut status, &jobs);
+        let reasons: Vec<_> = notes.iter().map(|note| note.reason).collect();
+        assert_eq!(reasons, ["SawCompletedJob", "MissingJob"]);
+        assert_eq!(
+            notes[0].message,
+            "Saw completed job: done, condition: Complete"
+        );
+        let active = status.active.as_ref().expect("one");
+        assert_eq!(active.len(), 1);
+        assert_eq!(active[0].name.as_deref(), Some("mine"));
+        let last = status.last_successful_time.clone().expect("a time");
+        assert_eq!(last.0.to_string(), "2026-01-01T00:02:00Z");
+        assert!(observe(&mut status, &jobs).is_empty());
+        let stranger = observe(&mut status, &[job("mine", None, 0), job("new", None, 0)]);
+        assert_eq!(stranger[0].reason, "UnexpectedJob");
+    }
+
+    #[test]
+    fn a_job_is_named_after_its_time() {
+        let made = |zone| {
+            let object = object(zone);
+            let at = "2026-01-01T01:00:00Z".parse().expect("a time");
+            job_of(&object, &object.spec, at)
+        };
+        let job = made(None);
+        assert_eq!(job.name_any(), "c-29453820");
+        assert_eq!(job.annotations()[SCHEDULED_AT], "2026-01-01T01:00:00Z");
+        assert_eq!(
+            (job.annotations()["x"].as_str(), job.labels()["a"].as_str()),
+            ("y", "b")
+        );
+        assert_eq!(job.spec.as_ref().and_then(|spec| spec.completions), Some(3));
+        let there = made(Some("Europe/Berlin"));
+        assert_eq!(
+            there.annotations()[SCHEDULED_AT],
+            "2026-01-01T02:00:00+01:00"
+        );
+    }
+}
