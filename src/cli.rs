@@ -134,8 +134,8 @@ pub struct ServerArgs {
     #[arg(long)]
     pub disable_agent: bool,
 
-    /// Where objects are kept: memory:// for a throw-away cluster; by default an embedded
-    /// database in the data directory.
+    /// Where objects are kept: http:// or https:// of an etcd, memory:// for a throw-away
+    /// cluster; by default an embedded database in the data directory.
     #[arg(long, value_name = "URL", env = "CORACLE_DATASTORE_ENDPOINT")]
     pub datastore_endpoint: Option<String>,
 
