@@ -53,7 +53,7 @@ fn no_acknowledged_write_is_lost() {
 
 fn write_and_kill(path: &Path, acknowledged: &mut Acknowledged) {
     let mut writer = Command::new(std::env::current_exe().expect("this test's path"))
-        .args(["--exact", "writer", "--nocapture", "--ignored"])
+        .args(["--exact", "writer", "--nocapture"])
         .env(FILE, path)
         .stdout(Stdio::piped())
         .spawn()
@@ -112,7 +112,6 @@ async fn verify(path: &Path, acknowledged: &mut Acknowledged) {
 
 /// The process that is killed. It does nothing unless the test above starts it.
 #[test]
-#[ignore = "the writer of the test above"]
 fn writer() {
     let Some(path) = std::env::var_os(FILE) else {
         return;

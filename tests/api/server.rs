@@ -11,8 +11,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-/// How long a start may take on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process that does not outlive the test.
 struct Process(Child);
