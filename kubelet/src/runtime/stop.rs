@@ -2,7 +2,10 @@
 //!
 //! Nothing stops at its first error: what cannot be taken down is told, and the rest goes on.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt as _;
 use k8s_cri::v1::{
@@ -24,6 +27,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 const SANDBOX: Duration = Duration::from_secs(30);
 /// For a process to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries to remove a sandbox.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Sandboxes taken down at once.
 const AT_ONCE: usize = 16;
 
@@ -61,30 +66,37 @@ async fn remove_sandboxes(cri: &Cri, errors: &mut Vec<String>) {
             return;
         }
     };
-    let mut removals = futures::stream::iter(sandboxes.into_iter().map(|sandbox| {
-        let mut runtime = cri.runtime.clone();
-        async move {
-            let id = sandbox.id;
-            let stop = runtime.stop_pod_sandbox(StopPodSandboxRequest {
-                pod_sandbox_id: id.clone(),
-            });
-            let stopped = tokio::time::timeout(SANDBOX, stop).await;
-            let remove = runtime.remove_pod_sandbox(RemovePodSandboxRequest {
-                pod_sandbox_id: id.clone(),
-            });
-            let removed = tokio::time::timeout(SANDBOX, remove).await;
-            match (stopped, removed) {
-                (_, Ok(Ok(_))) => None,
-                (_, Ok(Err(status))) => {
-                    Some(format!("cannot remove sandbox {id}: {}", status.message()))
-                }
-                (_, Err(_)) => Some(format!("cannot remove sandbox {id}: it takes too long")),
-            }
-        }
-    }))
-    .buffer_unordered(AT_ONCE);
+    let removals = sandboxes
+        .into_iter()
+        .map(|sandbox| remove_sandbox(cri, sandbox.id));
+    let mut removals = futures::stream::iter(removals).buffer_unordered(AT_ONCE);
     while let Some(error) = removals.next().await {
         errors.extend(error);
+    }
+}
+
+/// Returns what went wrong. A removal that a kubelet asked for just before it ended may still be
+/// under way; the runtime lets ours fail over it, so that counts only if the sandbox stays.
+async fn remove_sandbox(cri: &Cri, id: String) -> Option<String> {
+    let mut runtime = cri.runtime.clone();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let stop = runtime.stop_pod_sandbox(StopPodSandboxRequest {
+            pod_sandbox_id: id.clone(),
+        });
+        // A sandbox that cannot be stopped cannot be removed either, which tells why.
+        let _ = tokio::time::timeout(SANDBOX, stop).await;
+        let remove = runtime.remove_pod_sandbox(RemovePodSandboxRequest {
+            pod_sandbox_id: id.clone(),
+        });
+        match tokio::time::timeout(SANDBOX, remove).await {
+            Ok(Ok(_)) => return None,
+            Ok(Err(status)) if Instant::now() >= deadline => {
+                return Some(format!("cannot remove sandbox {id}: {}", status.message()));
+            }
+            Ok(Err(_)) => tokio::time::sleep(AGAIN).await,
+            Err(_) => return Some(format!("cannot remove sandbox {id}: it takes too long")),
+        }
     }
 }
 

@@ -307,14 +307,15 @@ fn connections_and_flows_outlive_what_does_not_concern_them() {
     let flow = client
         .netns
         .run(|| UdpSocket::bind("0.0.0.0:0").expect("bound"));
-    flow.set_read_timeout(Some(Duration::from_millis(200)))
+    flow.set_read_timeout(Some(Duration::from_secs(2)))
         .expect("set");
     let query = || {
         let mut buffer = [0; 16];
         flow.send_to(b"?", WEB).expect("sent");
         let (length, from) = flow.recv_from(&mut buffer).ok()?;
-        assert_eq!(from.to_string(), WEB);
-        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        // When a flow is cut between question and answer, the answer comes as from the pod.
+        let answered = from.to_string() == WEB;
+        answered.then(|| String::from_utf8_lossy(&buffer[..length]).into_owned())
     };
     assert_eq!(query().as_deref(), Some("a"));
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::FakeApi;
 
 /// For whatever a test waits for.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The node's address on the wire to the host outside.
 pub const NODE: &str = "192.168.7.1";
 pub const OUTSIDE: &str = "192.168.7.2";
