@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn pod(containers: Value) -> Arc<Pod> {
+fn pod(containers: &Value) -> Arc<Pod> {
     let pod = json!({
         "metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 2},
         "spec": {"containers": containers},
@@ -55,12 +55,12 @@ fn actuated(pod: &Pod) -> HashMap<String, Compute> {
 
 #[test]
 fn containers_that_give_up_something_come_first() {
-    let old = pod(json!([
+    let old = pod(&json!([
         container("a", "1", "1Gi", &[]),
         container("b", "2", "1Gi", &[]),
         container("c", "1", "1Gi", &[]),
     ]));
-    let new = pod(json!([
+    let new = pod(&json!([
         container("a", "2", "1Gi", &[]),
         container("b", "1", "512Mi", &[]),
         container("c", "1", "1Gi", &[]),
@@ -93,9 +93,9 @@ fn containers_that_give_up_something_come_first() {
 
 #[test]
 fn a_policy_may_ask_for_a_restart() {
-    let old = pod(json!([container("a", "1", "1Gi", &["memory"])]));
-    let cpu = pod(json!([container("a", "2", "1Gi", &["memory"])]));
-    let memory = pod(json!([container("a", "1", "2Gi", &["memory"])]));
+    let old = pod(&json!([container("a", "1", "1Gi", &["memory"])]));
+    let cpu = pod(&json!([container("a", "2", "1Gi", &["memory"])]));
+    let memory = pod(&json!([container("a", "1", "2Gi", &["memory"])]));
     let mut observed = Observed::default();
     observed.put_container(running_container("a"));
     let has = actuated(&old);
@@ -111,8 +111,8 @@ fn a_policy_may_ask_for_a_restart() {
 
 #[test]
 fn a_pod_keeps_what_is_allocated_to_it() {
-    let old = pod(json!([container("a", "1", "1Gi", &[])]));
-    let new = pod(json!([container("a", "2", "1Gi", &[])]));
+    let old = pod(&json!([container("a", "1", "1Gi", &[])]));
+    let new = pod(&json!([container("a", "2", "1Gi", &[])]));
     assert!(Arc::ptr_eq(&with_allocation_of(&new, &new), &new));
     let kept = with_allocation_of(&new, &old);
     assert_eq!(spec(&kept).containers, spec(&old).containers);
@@ -131,7 +131,7 @@ fn a_pod_keeps_what_is_allocated_to_it() {
 
 #[test]
 fn events_tell_the_resources() {
-    let of = pod(json!([{"name": "a", "resources": {"requests": {"cpu": "1"}}}]));
+    let of = pod(&json!([{"name": "a", "resources": {"requests": {"cpu": "1"}}}]));
     assert_eq!(
         message("Pod resize completed", &of, Some(2), ""),
         r#"Pod resize completed: {"containers":[{"name":"a","resources":{"requests":{"cpu":"1"}}}],"generation":2}"#

@@ -119,14 +119,14 @@ impl Worker {
     /// Makes ready what containers need: their volumes and the pod's control group. The error is
     /// the time of the next attempt.
     async fn prepare(&mut self) -> Result<(), Instant> {
-        if self.group.is_none() {
-            if let Err(error) = self.limit_group(self.wanted_limits()).await {
-                let message = format!("unable to ensure pod container exists: {error}");
-                let reason = "FailedCreatePodContainer";
-                self.services
-                    .pod_event(&self.pod, EventType::Warning, reason, &message);
-                return Err(retry_after(&mut self.set_up_failures));
-            }
+        if self.group.is_none()
+            && let Err(error) = self.limit_group(self.wanted_limits()).await
+        {
+            let message = format!("unable to ensure pod container exists: {error}");
+            let reason = "FailedCreatePodContainer";
+            self.services
+                .pod_event(&self.pod, EventType::Warning, reason, &message);
+            return Err(retry_after(&mut self.set_up_failures));
         }
         self.volumes.refer(&self.pod);
         let addresses = self.addresses();
