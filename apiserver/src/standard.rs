@@ -12,8 +12,8 @@ use crate::{
     Lookup, Plugins, Registry,
     admission::{
         Admission, Chain, DefaultIngressClass, DefaultStorageClass, DefaultTolerationSeconds,
-        NamespaceLifecycle, PersistentVolumeClaimResize, Priority, ResourceQuota, RuntimeClass,
-        ServiceAccount, StorageObjectInUseProtection, TaintNodesByCondition,
+        LimitRanger, NamespaceLifecycle, PersistentVolumeClaimResize, Priority, ResourceQuota,
+        RuntimeClass, ServiceAccount, StorageObjectInUseProtection, TaintNodesByCondition,
     },
     authn::{
         AudienceAgnostic, Authenticator, BootstrapTokens, CertificateUsers, FrontProxy, Requests,
@@ -110,6 +110,7 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
 pub(crate) fn admission(registry: &Registry) -> Vec<Arc<dyn Admission>> {
     vec![
         Arc::new(NamespaceLifecycle::new(registry.clone())),
+        Arc::new(LimitRanger::new(registry.clone())),
         Arc::new(ServiceAccount::new(registry.clone())),
         Arc::new(TaintNodesByCondition),
         Arc::new(Priority::new(registry.clone())),
