@@ -170,14 +170,16 @@ fn field_to_rust(
     let (mut presence, mut merge, mut is_inline) =
         ("Omitted", "Merge::Unspecified".to_owned(), false);
     let (mut strategy, mut merge_key) = ("PatchStrategy::NONE".to_owned(), "None".to_owned());
+    let mut default = "None".to_owned();
     for flag in &field.flags {
         match flag.split_once('=').unwrap_or((flag, "")) {
             ("required", _) => presence = "Always",
             ("pointer", _) => presence = "Pointer",
             ("value", _) => presence = "Value",
             ("inline", _) => is_inline = true,
+            ("default", json) => default = format!("Some({json:?})"),
             // Of OpenAPI alone.
-            ("default" | "mandatory", _) => {}
+            ("mandatory", _) => {}
             ("atomic", _) => merge = "Merge::Atomic".to_owned(),
             ("granular", _) => merge = "Merge::Granular".to_owned(),
             ("set", _) => merge = "Merge::Set".to_owned(),
@@ -205,7 +207,7 @@ fn field_to_rust(
         rust,
         "Field {{ name: {:?}, number: {}, shape: Shape::{}, of: {of}, \
          presence: Presence::{presence}, merge: {merge}, strategy: {strategy}, \
-         merge_key: {merge_key}, is_inline: {is_inline} }},",
+         merge_key: {merge_key}, is_inline: {is_inline}, default: {default} }},",
         field.name, field.number, field.shape
     )
     .map_err(|error| error.to_string())

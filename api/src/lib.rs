@@ -26,6 +26,7 @@ mod resource;
 mod scheduling;
 mod storage;
 
+pub mod apply;
 pub mod check;
 pub mod codec;
 pub mod cron;

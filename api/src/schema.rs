@@ -37,6 +37,8 @@ pub struct Field {
     pub merge_key: Option<&'static str>,
     /// In JSON its fields stand in the parent.
     pub is_inline: bool,
+    /// The default that OpenAPI shows, as JSON.
+    pub default: Option<&'static str>,
 }
 
 /// How many values a field holds.
