@@ -82,11 +82,11 @@ fn fields(model: Model, value: &Value) -> Result<Node, ItemError> {
 }
 
 /// The items of a list by what tells them apart.
-fn index<'v>(
+fn index(
     model: Model,
     items: Items,
-    list: &'v [Value],
-) -> Result<BTreeMap<PathElement, Vec<&'v Value>>, ItemError> {
+    list: &[Value],
+) -> Result<BTreeMap<PathElement, Vec<&Value>>, ItemError> {
     let mut found: BTreeMap<PathElement, Vec<&Value>> = BTreeMap::new();
     for item in list {
         let element = model.element_of(items, item)?;

@@ -247,7 +247,8 @@ fn the_oldest_of_many_updates_become_one() {
 
 #[test]
 fn managed_fields_that_are_not_understood() {
-    let entry = |change: fn(&mut ManagedFieldsEntry)| {
+    type Change = fn(&mut ManagedFieldsEntry);
+    let entry = |change: Change| {
         let mut entry = ManagedFieldsEntry {
             api_version: Some("v1".to_owned()),
             operation: Some("Apply".to_owned()),
@@ -260,7 +261,7 @@ fn managed_fields_that_are_not_understood() {
             .map_err(|error| error.to_string())
     };
     assert_eq!(entry(|_| {}), Ok(()));
-    let cases: [(fn(&mut ManagedFieldsEntry), &str); 4] = [
+    let cases: [(Change, &str); 4] = [
         (
             |entry| entry.operation = None,
             "operation must be `Apply` or `Update`",
