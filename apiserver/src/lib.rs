@@ -21,6 +21,7 @@ mod metrics;
 pub mod node_proxy;
 pub mod openapi;
 mod options;
+mod ownership;
 mod paths;
 pub mod pki;
 mod query;

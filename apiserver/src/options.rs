@@ -173,6 +173,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     pub field_manager: String,
     pub field_validation: FieldValidation,
+    /// Of an apply: takes fields from other managers.
+    pub force: bool,
 }
 
 impl WriteOptions {
@@ -195,6 +197,7 @@ impl WriteOptions {
         Ok(WriteOptions {
             dry_run: !dry_runs.is_empty(),
             field_manager: manager.to_owned(),
+            force: force.unwrap_or(false),
             field_validation: match validation {
                 "Ignore" => FieldValidation::Ignore,
                 "Strict" => FieldValidation::Strict,

@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use coracle_api::Identity;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use tower::{Service, ServiceExt as _};
 
 /// A client whose requests `router` answers in this process, as `identity`.
@@ -17,12 +17,33 @@ where
         + 'static,
     S::Future: Send,
 {
+    let agent = HeaderValue::from_static(agent_of(&identity.user));
     let service = tower::service_fn(move |request: Request<kube::client::Body>| {
         let (mut parts, body) = request.into_parts();
+        parts
+            .headers
+            .entry(header::USER_AGENT)
+            .or_insert_with(|| agent.clone());
         parts.extensions.insert(identity.clone());
         router
             .clone()
             .oneshot(Request::from_parts(parts, Body::new(body)))
     });
     kube::Client::new(service, "default")
+}
+
+/// What upstream's component of this identity calls itself. What it writes is owned under the
+/// name before the slash.
+fn agent_of(user: &str) -> &'static str {
+    match user {
+        "system:kube-scheduler" => "kube-scheduler/v1.36.2",
+        "system:kube-proxy" => "kube-proxy/v1.36.2",
+        "system:kube-controller-manager" => "kube-controller-manager/v1.36.2",
+        "system:apiserver" => "kube-apiserver/v1.36.2",
+        user if user.starts_with("system:serviceaccount:kube-system:") => {
+            "kube-controller-manager/v1.36.2"
+        }
+        user if user.starts_with("system:node:") => "kubelet/v1.36.2",
+        _ => "coracle",
+    }
 }

@@ -1,11 +1,14 @@
 //! What the schema says of a value: whether it is owned whole or by its parts, and which.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet, sync::LazyLock};
 
 use serde_json::{Map, Value};
 
 use super::element::PathElement;
-use crate::schema::{Field, Merge, Presence, Shape, Type, ValueType};
+use crate::{
+    kinds,
+    schema::{self, Field, Merge, Presence, Shape, Type, ValueType},
+};
 
 /// What a value is for server-side apply.
 #[derive(Clone, Copy, Debug)]
@@ -158,10 +161,12 @@ impl Model {
     /// the schema has it.
     pub(super) fn field(self, name: &str) -> Option<(Cow<'static, str>, Model)> {
         match self.form {
-            Form::Record(of) => {
-                let field = of.field(name)?;
-                Some((Cow::Borrowed(field.name), Model::of_field(field)))
-            }
+            Form::Record(of) => match (of.field(name), name) {
+                (Some(field), _) => Some((Cow::Borrowed(field.name), Model::of_field(field))),
+                (None, "apiVersion") if is_kind(of) => Some((Cow::Borrowed("apiVersion"), TEXT)),
+                (None, "kind") if is_kind(of) => Some((Cow::Borrowed("kind"), TEXT)),
+                (None, _) => None,
+            },
             Form::Map(field) => Some((Cow::Owned(name.to_owned()), map_item(field))),
             Form::Deduced => Some((Cow::Owned(name.to_owned()), Model::deduced())),
             Form::Scalar(_) | Form::Any | Form::List(_) => None,
@@ -246,6 +251,24 @@ impl Model {
             None => None,
         }
     }
+}
+
+const TEXT: Model = Model {
+    form: Form::Scalar(Scalar::String),
+    is_atomic: true,
+};
+
+/// Whether objects of the type say their version and kind, which the tables do not list.
+fn is_kind(of: &'static Type) -> bool {
+    static KINDS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+        let kinds = kinds::builtin().iter();
+        kinds
+            .filter_map(|kind| schema::of_kind(&kind.group, &kind.version, &kind.kind))
+            .chain(schema::of_kind("autoscaling", "v1", "Scale"))
+            .map(|of| of.name)
+            .collect()
+    });
+    KINDS.contains(of.name)
 }
 
 /// The items of a map.

@@ -1,5 +1,6 @@
 //! Tests of the whole chain, in process.
 
+mod apply;
 mod crud;
 mod list;
 mod openapi;

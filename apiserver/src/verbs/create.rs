@@ -14,6 +14,7 @@ use crate::{
     body, decode,
     error::ApiError,
     options::WriteOptions,
+    ownership::Ownership,
     query::Query,
     registry::Resource,
     respond::Output,
@@ -49,11 +50,13 @@ pub async fn create(
     strategy::wipe_system_fields(meta);
     strategy::match_namespace(meta, kind.namespaced, &context.info.namespace)?;
     strategy::drop_duplicate_owners(meta, false, &context.warnings);
+    Ownership::new(server.registry(), context, resource, &options.field_manager)
+        .of_created(&mut *object);
     let written = create_object(server, context, resource, object, &options).await?;
     written.respond(&output, StatusCode::CREATED, resource)
 }
 
-/// Admits, prepares, validates and stores a decoded object.
+/// Admits, prepares, validates and stores a decoded object that says who owns what of it.
 pub async fn create_object(
     server: &ApiServer,
     context: &Context,

@@ -1,20 +1,23 @@
-//! `patch`: a change described as a difference, in one of three forms.
+//! `patch`: a change described as a difference, in one of three forms, or as a configuration to
+//! apply.
 
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::{
-    Object, Subresource, decode as api_decode, patch,
+    Kind, Object, Subresource, decode as api_decode, patch,
     schema::{self, Type},
 };
 use http::{Response, StatusCode};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::update::{Change, change_object, check_name};
+use super::update::{Change, Owners, change_object, check_name};
 use crate::{
     body,
     decode::{self, Expected},
     error::ApiError,
-    options::WriteOptions,
+    options::{FieldValidation, WriteOptions},
+    ownership::{ApplyRequest, Ownership, read_config},
     query::Query,
     registry::Resource,
     respond::Output,
@@ -25,6 +28,7 @@ use crate::{
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
 /// Changes the object, or the part that the subresource is, as the body says.
 pub async fn patch(
@@ -37,23 +41,56 @@ pub async fn patch(
     let kind = &resource.kind;
     let expected = Expected::from(&**kind);
     let request = PatchRequest::read(context, &expected, body).await?;
+    let manager = &request.options.field_manager;
+    let ownership = Ownership::new(server.registry(), context, resource, manager);
     let make = |old: Option<&dyn Object>| {
-        let old = old.ok_or_else(|| ApiError::not_found(&**kind, &context.info.name))?;
-        let mut new = request.apply(context, &expected, old.to_value())?;
+        let mut new = match (request.configuration(), old) {
+            (Some(configuration), _) => ownership.apply(old, &configuration)?,
+            (None, Some(old)) => request.apply(context, &expected, old.to_value())?,
+            (None, None) => return Err(ApiError::not_found(&**kind, &context.info.name)),
+        };
         let meta = new.meta_mut();
+        if old.is_none() {
+            refuse_uid(kind, meta)?;
+        }
         strategy::match_namespace(meta, kind.namespaced, &context.info.namespace)?;
         check_name(meta, &context.info.name)?;
         Ok(new)
     };
+    let is_apply = request.configuration().is_some();
     let change = Change {
         subresource,
         options: &request.options,
-        create: false,
+        create: is_apply && subresource.is_none(),
         uid: None,
+        owners: if is_apply {
+            Owners::Made
+        } else {
+            Owners::Tracked
+        },
         make: &make,
     };
-    let (written, _) = change_object(server, context, resource, &change).await?;
-    written.respond(&request.output, StatusCode::OK, resource)
+    let (written, created) = change_object(server, context, resource, &change).await?;
+    let code = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    written.respond(&request.output, code, resource)
+}
+
+/// An object that is created cannot be asked to have a certain uid.
+fn refuse_uid(kind: &Kind, meta: &ObjectMeta) -> Result<(), ApiError> {
+    match meta.uid.as_deref().unwrap_or_default() {
+        "" => Ok(()),
+        uid => Err(ApiError::conflict(
+            kind,
+            meta.name.as_deref().unwrap_or_default(),
+            format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            ),
+        )),
+    }
 }
 
 /// What the client sent.
@@ -64,37 +101,59 @@ pub struct PatchRequest {
     body: Bytes,
 }
 
-#[derive(Clone, Copy)]
 enum Form {
     Json,
     Merge,
     /// With what is known of the lists in the kind.
     Strategic(&'static Type),
+    /// The configuration.
+    Apply(Value),
 }
 
 impl PatchRequest {
     /// Reads the patch of an object of `kind`.
     pub async fn read(context: &Context, kind: &Expected, body: Body) -> Result<Self, ApiError> {
         let schema = schema::of_kind(&kind.group, &kind.version, &kind.kind);
-        let form = match (body::media_type(context.headers()), schema) {
+        let media_type = body::media_type(context.headers());
+        let is_apply = media_type == APPLY_PATCH;
+        let mut form = match (media_type, schema) {
             (JSON_PATCH, _) => Form::Json,
             (MERGE_PATCH, _) => Form::Merge,
             (STRATEGIC_PATCH, Some(schema)) => Form::Strategic(schema),
+            (APPLY_PATCH, _) => Form::Apply(Value::Null),
             (_, Some(_)) => {
-                let accepted = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH];
+                let accepted = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
                 return Err(ApiError::unsupported_media_type(&accepted));
             }
             (_, None) => {
-                return Err(ApiError::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH]));
+                let accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH];
+                return Err(ApiError::unsupported_media_type(&accepted));
             }
         };
         let query = Query::parse(context.query());
+        let output = Output::negotiate(context.headers(), &query)?;
+        let body = body::read(body).await?;
+        let options = WriteOptions::parse(&query, "PatchOptions", Some(is_apply))?;
+        if is_apply {
+            form = Form::Apply(configuration(context, &options, &body)?);
+        }
         Ok(PatchRequest {
-            output: Output::negotiate(context.headers(), &query)?,
-            body: body::read(body).await?,
-            options: WriteOptions::parse(&query, "PatchOptions", Some(false))?,
+            output,
+            options,
             form,
+            body,
         })
+    }
+
+    /// What is to be applied; `None` for the other forms.
+    pub fn configuration(&self) -> Option<ApplyRequest<'_>> {
+        match &self.form {
+            Form::Apply(config) => Some(ApplyRequest {
+                config,
+                force: self.options.force,
+            }),
+            _ => None,
+        }
     }
 
     /// Applies it to an object and reads the result.
@@ -105,7 +164,7 @@ impl PatchRequest {
         old: Value,
     ) -> Result<Box<dyn Object>, ApiError> {
         let mut problems = Vec::new();
-        let patched = match self.form {
+        let patched = match &self.form {
             Form::Json => patch::apply_json(old, &self.body, &mut problems)?,
             Form::Merge => patch::apply_merge(old, &self.body, &mut problems)?,
             Form::Strategic(schema) => {
@@ -113,9 +172,32 @@ impl PatchRequest {
                     .map_err(|error| ApiError::bad_request(error.message))?;
                 patch::apply_strategic(old, patch, schema)?
             }
+            Form::Apply(_) => return Err(ApiError::internal("a configuration is no difference")),
         };
         let json = serde_json::to_vec(&patched).map_err(ApiError::internal)?;
         let validation = self.options.field_validation;
         decode::patched(kind, &json, problems, validation, &context.warnings)
+    }
+}
+
+/// Reads a configuration; keys that stand twice in it are refused, warned about or ignored.
+fn configuration(
+    context: &Context,
+    options: &WriteOptions,
+    body: &[u8],
+) -> Result<Value, ApiError> {
+    let (config, problems) = read_config(body)?;
+    match options.field_validation {
+        FieldValidation::Strict if !problems.is_empty() => Err(ApiError::bad_request(format!(
+            "error strict decoding YAML: {}",
+            problems.join(", ")
+        ))),
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(config),
+        FieldValidation::Warn => {
+            problems
+                .into_iter()
+                .for_each(|problem| context.warnings.add(problem));
+            Ok(config)
+        }
     }
 }

@@ -5,7 +5,7 @@ use coracle_api::{Kind, Object, field::Path, object, selector};
 use http::{Response, StatusCode};
 use k8s_openapi::{
     api::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus},
-    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ManagedFieldsEntry, ObjectMeta},
 };
 use serde_json::{Value, json};
 
@@ -13,12 +13,13 @@ use super::{
     get::cache_of,
     patch::PatchRequest,
     read_foreign,
-    update::{Change, change_object},
+    update::{Change, Owners, change_object},
 };
 use crate::{
     decode::Expected,
     error::{ApiError, MODIFIED},
     options::WriteOptions,
+    ownership::Ownership,
     query::Query,
     registry::Resource,
     respond::{self, Output},
@@ -69,7 +70,7 @@ pub async fn update(
     let sent = read_foreign(context, ("autoscaling", "v1", "Scale"), &options, body).await?;
     let sent: &Scale = object::expect(&*sent);
     set(server, context, resource, &output, &options, &|_| {
-        Ok(sent.clone())
+        Ok(sent.clone().into())
     })
     .await
 }
@@ -84,21 +85,46 @@ pub async fn patch(
     let kind = &Expected::body("autoscaling", "v1", "Scale")?;
     let request = PatchRequest::read(context, kind, body).await?;
     let (output, options) = (&request.output, &request.options);
-    set(
-        server,
-        context,
-        resource,
-        output,
-        options,
-        &|old: &Scale| {
-            let patched = request.apply(context, kind, old.to_value())?;
-            Ok(object::expect::<Scale>(&*patched).clone())
-        },
-    )
+    let ownership = Ownership::new(server.registry(), context, resource, &options.field_manager);
+    set(server, context, resource, output, options, &|before| {
+        let Some(configuration) = request.configuration() else {
+            let patched = request.apply(context, kind, before.scale.to_value())?;
+            return Ok(object::expect::<Scale>(&*patched).clone().into());
+        };
+        let live = before.workload.meta().managed_fields.as_deref();
+        let applied = ownership.apply_scale(live, &before.scale.to_value(), &configuration)?;
+        Ok(After {
+            scale: serde_json::from_value(applied.scale).map_err(ApiError::internal)?,
+            owners: Some(applied.entries),
+        })
+    })
     .await
 }
 
-type MakeScale<'a> = &'a (dyn Fn(&Scale) -> Result<Scale, ApiError> + Send + Sync);
+/// A workload as it stands.
+struct Before<'b> {
+    workload: &'b dyn Object,
+    scale: Scale,
+}
+
+/// The scale that is wanted.
+struct After {
+    scale: Scale,
+    /// Who then owns what of the workload; `None`: whoever makes the request owns what it
+    /// changes.
+    owners: Option<Option<Vec<ManagedFieldsEntry>>>,
+}
+
+impl From<Scale> for After {
+    fn from(scale: Scale) -> Self {
+        After {
+            scale,
+            owners: None,
+        }
+    }
+}
+
+type MakeScale<'a> = &'a (dyn Fn(&Before<'_>) -> Result<After, ApiError> + Send + Sync);
 
 async fn set(
     server: &ApiServer,
@@ -109,22 +135,30 @@ async fn set(
     make: MakeScale<'_>,
 ) -> Result<Response<Body>, ApiError> {
     let kind = &resource.kind;
+    let ownership = Ownership::new(server.registry(), context, resource, &options.field_manager);
     let make = |old: Option<&dyn Object>| {
         let old = old.ok_or_else(|| ApiError::not_found(&**kind, &context.info.name))?;
-        let before = scale_of(old, resource);
+        let before = Before {
+            workload: old,
+            scale: scale_of(old, resource),
+        };
         let after = make(&before)?;
-        check(&before, &after, kind)?;
-        with_replicas(
-            old,
-            kind,
-            after.spec.as_ref().and_then(|spec| spec.replicas),
-        )
+        check(&before.scale, &after.scale, kind)?;
+        let replicas = |scale: &Scale| scale.spec.as_ref().and_then(|spec| spec.replicas);
+        let (from, to) = (replicas(&before.scale), replicas(&after.scale));
+        let mut new = with_replicas(old, kind, to)?;
+        new.meta_mut().managed_fields = match after.owners {
+            Some(owners) => owners,
+            None => ownership.of_scaled(old.meta().managed_fields.clone(), from, to),
+        };
+        Ok(new)
     };
     let change = Change {
         subresource: None,
         options,
         create: false,
         uid: None,
+        owners: Owners::Made,
         make: &make,
     };
     let (written, _) = change_object(server, context, resource, &change).await?;

@@ -22,6 +22,7 @@ use crate::{
     decode,
     error::{ApiError, MODIFIED},
     options::WriteOptions,
+    ownership::{self, Ownership},
     query::Query,
     registry::Resource,
     respond::Output,
@@ -58,6 +59,7 @@ pub async fn update(
         options: &options,
         create: kind.create_on_update && subresource.is_none(),
         uid: object.meta().uid.clone(),
+        owners: Owners::Tracked,
         make: &|_| Ok(object.clone_object()),
     };
     let (written, created) = change_object(server, context, resource, &change).await?;
@@ -94,8 +96,18 @@ pub struct Change<'a> {
     pub create: bool,
     /// The uid that the object must have.
     pub uid: Option<String>,
+    pub owners: Owners,
     /// Called again when someone else was faster.
     pub make: Make<'a>,
+}
+
+/// Where it is said who owns what of a changed object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// Whoever makes the request owns what it changes.
+    Tracked,
+    /// [`Change::make`] says it.
+    Made,
 }
 
 /// Carries a change out: reads, makes, admits, validates, writes, and begins again when the
@@ -134,9 +146,12 @@ async fn change_entry(
 ) -> Result<Result<Written, Error>, ApiError> {
     let kind = &resource.kind;
     let name = &context.info.name;
-    let old = resource.decode(entry)?;
+    let mut old = resource.decode(entry)?;
     check_uid(resource, entry, change.uid.as_deref(), old.meta())?;
     let mut new = (change.make)(Some(&*old))?;
+    if change.owners == Owners::Tracked {
+        ownership(server, context, resource, change).of_changed(&mut *old, &mut *new);
+    }
     let dry_run = change.options.dry_run;
     let json = change.options.to_json("UpdateOptions");
     let mut attributes = context.attributes(resource, Operation::Update, name, dry_run);
@@ -160,6 +175,9 @@ async fn change_entry(
     if dry_run {
         return Ok(Ok(Written::Imagined(new)));
     }
+    ownership::keep_times(&*old, &mut *new, |new| {
+        entry.is_stored_as(&strategy::to_bytes(resource, new))
+    });
     let value = strategy::into_bytes(resource, new);
     if ends {
         // The last write of an object is seen only in its deletion.
@@ -175,6 +193,16 @@ async fn change_entry(
     }
     let replaced = replace(server.registry(), entry, value, companions).await;
     Ok(replaced.map(|entry| Written::Stored(entry.into())))
+}
+
+fn ownership<'c>(
+    server: &'c ApiServer,
+    context: &'c Context,
+    resource: &'c Resource,
+    change: &Change<'_>,
+) -> Ownership<'c> {
+    let manager = &change.options.field_manager;
+    Ownership::new(server.registry(), context, resource, manager)
 }
 
 /// The uid in an object that is sent is a precondition.
@@ -265,5 +293,8 @@ async fn create_instead(
     let meta = object.meta_mut();
     strategy::wipe_system_fields(meta);
     strategy::match_namespace(meta, resource.kind.namespaced, &context.info.namespace)?;
+    if change.owners == Owners::Tracked {
+        ownership(server, context, resource, change).of_created(&mut *object);
+    }
     create_object(server, context, resource, object, change.options).await
 }
