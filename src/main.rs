@@ -30,10 +30,21 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("coracle: {error:#}");
+            eprintln!("coracle: {}", told_once(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error with its causes; libraries often tell a cause in their own message already.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn run() -> anyhow::Result<ExitCode> {

@@ -55,3 +55,6 @@ pub use identity::Identity;
 pub use kinds::{Kind, Verb};
 pub use object::Object;
 pub use strategy::{Strategy, Subresource};
+
+/// The version of Kubernetes that this is, with ours behind it.
+pub const VERSION: &str = "v1.36.2+coracle1";

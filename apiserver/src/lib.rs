@@ -44,7 +44,7 @@ pub use config::Config;
 pub use error::ApiError;
 pub use lister::{Lister, Shared};
 pub use lookup::Lookup;
-pub use paths::{GIT_VERSION, Health, Probe};
+pub use paths::{Health, Probe};
 pub use registry::Registry;
 pub use request_info::RequestInfo;
 pub use server::{ApiServer, Context, Plugins, forbidden};

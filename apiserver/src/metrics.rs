@@ -109,7 +109,7 @@ impl Default for Metrics {
         let labels = BuildLabels {
             major: "1",
             minor: "36",
-            git_version: crate::GIT_VERSION,
+            git_version: coracle_api::VERSION,
         };
         build.get_or_create(&labels).set(1);
         registry.register(

@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{paths::GIT_VERSION, registry::Table};
+use crate::registry::Table;
 
 type ByVersion = BTreeMap<(String, String), Arc<dyn Schemas>>;
 
@@ -100,11 +100,11 @@ impl Documents {
         match wanted {
             Wanted::V2 => {
                 let documents = self.v3.values().map(|(document, _)| document);
-                openapi::write_v2(documents, GIT_VERSION, form, &mut encoder)?;
+                openapi::write_v2(documents, coracle_api::VERSION, form, &mut encoder)?;
             }
             Wanted::V3(path) => {
                 if let Some((document, _)) = self.v3.get(path) {
-                    openapi::write_v3(document, GIT_VERSION, form, &mut encoder)?;
+                    openapi::write_v3(document, coracle_api::VERSION, form, &mut encoder)?;
                 }
             }
         }

@@ -117,7 +117,7 @@ impl Config {
             node_taints: Vec::new(),
             max_pods: 110,
             cgroup_root: PathBuf::from("/"),
-            version: "v1.36.2+coracle".to_owned(),
+            version: coracle_api::VERSION.to_owned(),
             port: 10250,
             serialize_image_pulls: false,
             max_parallel_image_pulls: Some(5),

@@ -20,7 +20,6 @@ use crate::{
 
 pub use discovery::Discovery;
 pub use health::{Health, Probe};
-pub use version::GIT_VERSION;
 
 /// Answers a request for such a path.
 pub async fn answer(

@@ -11,9 +11,6 @@ use crate::{
     server::Context,
 };
 
-/// The version of Kubernetes that this is, with ours behind it.
-pub const GIT_VERSION: &str = "v1.36.2+coracle1";
-
 pub fn answer(context: &Context) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(context.query());
     let output = Output::negotiate_plain(context.headers(), &query)?;
@@ -29,7 +26,7 @@ pub fn answer(context: &Context) -> Result<Response<Body>, ApiError> {
         "emulationMinor": "36",
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "35",
-        "gitVersion": GIT_VERSION,
+        "gitVersion": coracle_api::VERSION,
         "gitCommit": option_env!("CORACLE_GIT_COMMIT").unwrap_or_default(),
         "gitTreeState": "clean",
         "buildDate": option_env!("CORACLE_BUILD_DATE").unwrap_or("1970-01-01T00:00:00Z"),

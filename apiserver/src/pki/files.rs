@@ -3,12 +3,15 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
 /// Replaces the file's content; after a power cut it holds either the old or the new.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    if is_written(path, content) {
+        return Ok(());
+    }
     let folder = path.parent().unwrap_or(Path::new("."));
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new()
@@ -21,6 +24,12 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()
+}
+
+/// Whether the file says this already, to its owner only.
+fn is_written(path: &Path, content: &[u8]) -> bool {
+    let mode = fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o777);
+    mode.is_ok_and(|mode| mode == 0o600) && fs::read(path).is_ok_and(|found| found == content)
 }
 
 /// The file's content; `None` when there is no such file.
