@@ -1,16 +1,25 @@
 //! Finding things in an object's JSON without parsing it.
 //!
-//! Works on what this server has serialised itself: valid JSON, `metadata` as the third member
-//! of the object, no white space between tokens.
+//! Works on what this server has serialised itself: valid JSON, no white space between tokens.
+//! `metadata` is mostly the third member of the object, but a kind's own members may come first
+//! and have a `metadata` in them.
 
 use std::ops::Range;
 
-use memchr::{memchr2, memmem};
+use memchr::memchr2;
 
 /// Where the members of `metadata` begin, in the JSON of an object.
 pub fn metadata_start(json: &[u8]) -> Option<usize> {
-    const METADATA: &[u8] = br#""metadata":{"#;
-    memmem::find(json, METADATA).map(|at| at + METADATA.len())
+    let mut at = 1;
+    while json.get(at) == Some(&b'"') {
+        let key_end = string_end(json, at);
+        let value = key_end + 1;
+        if &json[at..key_end] == br#""metadata""# {
+            return (json.get(value) == Some(&b'{')).then_some(value + 1);
+        }
+        at = value_end(json, value) + 1;
+    }
+    None
 }
 
 /// The parts of `metadata` that read paths need.
@@ -103,6 +112,17 @@ mod tests {
         assert!(json[found.whole.clone()].ends_with(br#"[{"uid":"1"}]}"#));
         let labels: Vec<_> = string_members(&json[found.labels]).collect();
         assert_eq!(labels, [(&b"app"[..], &b"web"[..]), (b"tier", b"")]);
+    }
+
+    #[test]
+    fn metadata_within_other_members_is_passed_over() {
+        let json = br#"{"apiVersion":"v1","data":{"metadata":{"x":["}",{}]}},"kind":"X","n":1,"metadata":{"name":"a"}}"#;
+        let found = metadata(json, metadata_start(json).unwrap());
+        assert_eq!(&json[found.whole], br#"{"name":"a"}"#);
+        assert_eq!(
+            metadata_start(br#"{"kind":"X","spec":{"metadata":{}}}"#),
+            None
+        );
     }
 
     #[test]
