@@ -25,6 +25,7 @@ macro_rules! conditions {
 conditions!(
     k8s_openapi::api::apps::v1::ReplicaSetCondition,
     k8s_openapi::api::apps::v1::DeploymentCondition,
+    k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerCondition,
     k8s_openapi::api::batch::v1::JobCondition,
     k8s_openapi::api::core::v1::PodCondition,
     k8s_openapi::api::core::v1::NodeCondition,

@@ -7,6 +7,7 @@
 //! remembered between two decisions. A process killed between two writes decides again from what is
 //! stored.
 
+mod autoscaler;
 mod batch;
 mod changes;
 mod cluster_roles;
@@ -157,6 +158,11 @@ pub const TABLE: &[Controller] = &[
         name: "serviceaccount-token-controller",
         account: "serviceaccount-token-controller",
         run: |context, shutdown| Box::pin(service_account_tokens::run(context, shutdown)),
+    },
+    Controller {
+        name: "horizontal-pod-autoscaler-controller",
+        account: "horizontal-pod-autoscaler",
+        run: |context, shutdown| Box::pin(autoscaler::run(context, shutdown)),
     },
     Controller {
         name: "endpointslice-controller",

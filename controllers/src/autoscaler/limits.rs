@@ -1,0 +1,410 @@
+//! How fast and how far an autoscaler goes towards what its metrics ask for.
+//!
+//! Enter at [`History::normalize`]. Upstream: `normalizeDesiredReplicas…` in
+//! `pkg/controller/podautoscaler/horizontal.go`.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerBehavior};
+
+/// How long a higher recommendation holds against a lower one, without rules of its own.
+const DOWNSCALE_WINDOW: i32 = 300;
+
+/// A number of replicas, or a change of it, and when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Event {
+    replicas: i32,
+    at: Timestamp,
+}
+
+/// What was recommended and done lately.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    recommendations: Vec<Event>,
+    up: Vec<Event>,
+    down: Vec<Event>,
+}
+
+/// The sizes that an autoscaler moves between.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub current: i32,
+    pub desired: i32,
+    pub min: i32,
+    pub max: i32,
+}
+
+/// A reason and its message for a condition.
+pub(super) type Why = (&'static str, &'static str);
+
+/// What becomes of a wish.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Outcome {
+    pub replicas: i32,
+    /// Why the recommendation was held back or not.
+    pub able: Why,
+    /// Whether a limit came in between, and which.
+    pub limited: bool,
+    pub limit: Why,
+}
+
+const READY: Why = ("ReadyForNewScale", "recommended size matches current size");
+const UP_STABILIZED: Why = (
+    "ScaleUpStabilized",
+    "recent recommendations were lower than current one, applying the lowest recent recommendation",
+);
+const DOWN_STABILIZED: Why = (
+    "ScaleDownStabilized",
+    "recent recommendations were higher than current one, applying the highest recent \
+     recommendation",
+);
+const UP_LIMIT: Why = (
+    "ScaleUpLimit",
+    "the desired replica count is increasing faster than the maximum scale rate",
+);
+const DOWN_LIMIT: Why = (
+    "ScaleDownLimit",
+    "the desired replica count is decreasing faster than the maximum scale rate",
+);
+const TOO_MANY: Why = (
+    "TooManyReplicas",
+    "the desired replica count is more than the maximum replica count",
+);
+const TOO_FEW: Why = (
+    "TooFewReplicas",
+    "the desired replica count is less than the minimum replica count",
+);
+const WITHIN: Why = (
+    "DesiredWithinRange",
+    "the desired count is within the acceptable range",
+);
+
+fn since(now: Timestamp, seconds: i32) -> Timestamp {
+    let window = SignedDuration::from_secs(i64::from(seconds));
+    now.checked_sub(window).unwrap_or(Timestamp::MIN)
+}
+
+/// The sum of the changes in the period.
+fn changes(events: &[Event], period: i32, now: Timestamp) -> i32 {
+    let start = since(now, period);
+    let recent = events.iter().filter(|event| event.at > start);
+    recent.map(|event| event.replicas).sum()
+}
+
+fn longest_period(rules: Option<&HPAScalingRules>) -> i32 {
+    let policies = rules.iter().flat_map(|rules| &rules.policies).flatten();
+    policies
+        .map(|policy| policy.period_seconds)
+        .max()
+        .unwrap_or(0)
+}
+
+impl History {
+    /// The first recommendation is what there is when the autoscaler starts.
+    pub fn start(&mut self, current: i32, now: Timestamp) {
+        if self.recommendations.is_empty() {
+            self.recommendations.push(Event {
+                replicas: current,
+                at: now,
+            });
+        }
+    }
+
+    /// Notes that the size was changed.
+    pub fn scaled(
+        &mut self,
+        behavior: Option<&HorizontalPodAutoscalerBehavior>,
+        from: i32,
+        to: i32,
+        now: Timestamp,
+    ) {
+        let Some(behavior) = behavior else {
+            return;
+        };
+        let up = longest_period(behavior.scale_up.as_ref());
+        let down = longest_period(behavior.scale_down.as_ref());
+        let period = up.max(down);
+        for events in [&mut self.up, &mut self.down] {
+            events.retain(|event| event.at >= since(now, period));
+        }
+        let (events, replicas) = if to > from {
+            (&mut self.up, to - from)
+        } else {
+            (&mut self.down, from - to)
+        };
+        events.push(Event { replicas, at: now });
+    }
+
+    /// Remembers the wish, and says how far it is followed now.
+    pub fn normalize(
+        &mut self,
+        behavior: Option<&HorizontalPodAutoscalerBehavior>,
+        sizes: Sizes,
+        now: Timestamp,
+    ) -> Outcome {
+        let (stabilized, why) = self.stabilize(behavior, sizes, now);
+        let able = if stabilized == sizes.desired {
+            READY
+        } else {
+            why
+        };
+        let sizes = Sizes {
+            desired: stabilized,
+            ..sizes
+        };
+        let (replicas, limit) = match behavior {
+            Some(behavior) => self.limit_by_rules(behavior, sizes, now),
+            None => limit(sizes),
+        };
+        Outcome {
+            replicas,
+            able,
+            limited: replicas != stabilized,
+            limit,
+        }
+    }
+
+    fn stabilize(
+        &mut self,
+        behavior: Option<&HorizontalPodAutoscalerBehavior>,
+        sizes: Sizes,
+        now: Timestamp,
+    ) -> (i32, Why) {
+        let window = |rules: Option<&HPAScalingRules>, default: i32| {
+            rules
+                .and_then(|rules| rules.stabilization_window_seconds)
+                .unwrap_or(default)
+        };
+        let up = behavior.map_or(0, |behavior| window(behavior.scale_up.as_ref(), 0));
+        let down = behavior.map_or(DOWNSCALE_WINDOW, |behavior| {
+            window(behavior.scale_down.as_ref(), DOWNSCALE_WINDOW)
+        });
+        let lowest = self.recent(up, now).min().unwrap_or(sizes.desired);
+        let highest = self.recent(down, now).max().unwrap_or(sizes.desired);
+        let (lowest, highest) = (lowest.min(sizes.desired), highest.max(sizes.desired));
+        let stabilized = if behavior.is_some() {
+            sizes.current.max(lowest).min(highest)
+        } else {
+            highest
+        };
+        let oldest = since(now, up.max(down));
+        self.recommendations.retain(|event| event.at >= oldest);
+        self.recommendations.push(Event {
+            replicas: sizes.desired,
+            at: now,
+        });
+        let grows = behavior.is_some() && sizes.desired >= sizes.current;
+        (
+            stabilized,
+            if grows {
+                UP_STABILIZED
+            } else {
+                DOWN_STABILIZED
+            },
+        )
+    }
+
+    fn recent(&self, window: i32, now: Timestamp) -> impl Iterator<Item = i32> + '_ {
+        let start = since(now, window);
+        let recent = self
+            .recommendations
+            .iter()
+            .filter(move |event| event.at > start);
+        recent.map(|event| event.replicas)
+    }
+
+    fn limit_by_rules(
+        &self,
+        behavior: &HorizontalPodAutoscalerBehavior,
+        sizes: Sizes,
+        now: Timestamp,
+    ) -> (i32, Why) {
+        let Sizes {
+            current, desired, ..
+        } = sizes;
+        if desired > current {
+            let rate = self.rate(behavior.scale_up.as_ref(), current, now, Direction::Up);
+            let rate = rate.max(current);
+            let (most, why) = if sizes.max > rate {
+                (rate, UP_LIMIT)
+            } else {
+                (sizes.max, TOO_MANY)
+            };
+            if desired > most {
+                return (most, why);
+            }
+        } else if desired < current {
+            let rate = self.rate(behavior.scale_down.as_ref(), current, now, Direction::Down);
+            let rate = rate.min(current);
+            let (least, why) = if sizes.min < rate {
+                (rate, DOWN_LIMIT)
+            } else {
+                (sizes.min, TOO_FEW)
+            };
+            if desired < least {
+                return (least, why);
+            }
+        }
+        (desired, WITHIN)
+    }
+
+    /// How far the rules let the size go now.
+    fn rate(
+        &self,
+        rules: Option<&HPAScalingRules>,
+        current: i32,
+        now: Timestamp,
+        direction: Direction,
+    ) -> i32 {
+        let Some(rules) = rules else {
+            return match direction {
+                Direction::Up => i32::MAX,
+                Direction::Down => i32::MIN,
+            };
+        };
+        let select = rules.select_policy.as_deref();
+        if select == Some("Disabled") {
+            return current;
+        }
+        let proposals = rules.policies.iter().flatten().map(|policy| {
+            let added = changes(&self.up, policy.period_seconds, now);
+            let removed = changes(&self.down, policy.period_seconds, now);
+            let start = current - added + removed;
+            let percent = policy.type_ == "Percent";
+            match direction {
+                Direction::Up if percent => part(start, 100 + policy.value, 99),
+                Direction::Down if percent => part(start, 100 - policy.value, 0),
+                Direction::Up => start + policy.value,
+                Direction::Down => start - policy.value,
+            }
+        });
+        let least_change = select == Some("Min");
+        match (direction, least_change) {
+            (Direction::Up, false) | (Direction::Down, true) => proposals.max().unwrap_or(i32::MIN),
+            (Direction::Up, true) | (Direction::Down, false) => proposals.min().unwrap_or(i32::MAX),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+/// So many percent; 99 more hundredths round up.
+fn part(number: i32, percent: i32, more: i64) -> i32 {
+    let hundredths = i64::from(number) * i64::from(percent) + more;
+    i32::try_from(hundredths / 100).unwrap_or(i32::MAX)
+}
+
+/// Without rules, a size at most doubles at once; but four are always allowed.
+fn limit(sizes: Sizes) -> (i32, Why) {
+    let rate = sizes.current.saturating_mul(2).max(4);
+    let (most, why) = if sizes.max > rate {
+        (rate, UP_LIMIT)
+    } else {
+        (sizes.max, TOO_MANY)
+    };
+    if sizes.desired < sizes.min {
+        (sizes.min, TOO_FEW)
+    } else if sizes.desired > most {
+        (most, why)
+    } else {
+        (sizes.desired, WITHIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).expect("a time")
+    }
+
+    fn sizes(current: i32, desired: i32) -> Sizes {
+        Sizes {
+            current,
+            desired,
+            min: 1,
+            max: 100,
+        }
+    }
+
+    fn behavior(value: Value) -> HorizontalPodAutoscalerBehavior {
+        serde_json::from_value(value).expect("a behavior")
+    }
+
+    #[test]
+    fn sizes_double_at_most_and_stay_within_their_bounds() {
+        let of = |current, desired, max| {
+            let sizes = Sizes {
+                max,
+                ..sizes(current, desired)
+            };
+            let outcome = History::default().normalize(None, sizes, at(0));
+            (outcome.replicas, outcome.limited, outcome.limit.0)
+        };
+        assert_eq!(of(3, 5, 100), (5, false, "DesiredWithinRange"));
+        assert_eq!(of(3, 50, 100), (6, true, "ScaleUpLimit"));
+        assert_eq!(of(1, 50, 100), (4, true, "ScaleUpLimit"));
+        assert_eq!(of(3, 50, 5), (5, true, "TooManyReplicas"));
+        assert_eq!(of(3, 0, 5), (1, true, "TooFewReplicas"));
+    }
+
+    #[test]
+    fn a_higher_recommendation_holds_for_five_minutes() {
+        let mut history = History::default();
+        history.start(8, at(0));
+        let first = history.normalize(None, sizes(8, 3), at(10));
+        assert_eq!((first.replicas, first.able.0), (8, "ScaleDownStabilized"));
+        let second = history.normalize(None, sizes(8, 5), at(200));
+        assert_eq!(second.replicas, 8);
+        let later = history.normalize(None, sizes(8, 3), at(301));
+        assert_eq!(later.replicas, 5);
+        let last = history.normalize(None, sizes(5, 3), at(501));
+        assert_eq!((last.replicas, last.able.0), (3, "ReadyForNewScale"));
+    }
+
+    #[test]
+    fn rules_limit_the_change_in_a_period() {
+        let rules = behavior(json!({
+            "scaleUp": { "stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [
+                { "type": "Pods", "value": 4, "periodSeconds": 60 },
+                { "type": "Percent", "value": 50, "periodSeconds": 60 }] },
+            "scaleDown": { "stabilizationWindowSeconds": 0, "selectPolicy": "Min", "policies": [
+                { "type": "Pods", "value": 4, "periodSeconds": 60 },
+                { "type": "Percent", "value": 10, "periodSeconds": 60 }] },
+        }));
+        let mut history = History::default();
+        let up = history.normalize(Some(&rules), sizes(11, 50), at(0));
+        assert_eq!((up.replicas, up.limit.0), (17, "ScaleUpLimit"));
+        history.scaled(Some(&rules), 11, 17, at(0));
+        // Nothing more in this minute.
+        let more = history.normalize(Some(&rules), sizes(17, 50), at(30));
+        assert_eq!(more.replicas, 17);
+        let next = history.normalize(Some(&rules), sizes(17, 50), at(61));
+        assert_eq!(next.replicas, 26);
+        let down = History::default().normalize(Some(&rules), sizes(30, 1), at(0));
+        assert_eq!((down.replicas, down.limit.0), (27, "ScaleDownLimit"));
+    }
+
+    #[test]
+    fn windows_hold_in_both_directions_and_rules_can_forbid() {
+        let rules = behavior(json!({
+            "scaleUp": { "stabilizationWindowSeconds": 60, "selectPolicy": "Max", "policies": [
+                { "type": "Percent", "value": 900, "periodSeconds": 15 }] },
+            "scaleDown": { "stabilizationWindowSeconds": 0, "selectPolicy": "Disabled" },
+        }));
+        let mut history = History::default();
+        history.start(2, at(0));
+        let up = history.normalize(Some(&rules), sizes(2, 5), at(10));
+        assert_eq!((up.replicas, up.able.0), (2, "ScaleUpStabilized"));
+        let up = history.normalize(Some(&rules), sizes(2, 6), at(65));
+        assert_eq!(up.replicas, 5);
+        let down = History::default().normalize(Some(&rules), sizes(5, 1), at(0));
+        assert_eq!((down.replicas, down.limited), (5, true));
+    }
+}
