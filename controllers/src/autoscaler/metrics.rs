@@ -44,7 +44,7 @@ impl Metrics {
         );
         let list = self.get(path).await;
         let list = list.map_err(|error| {
-            let why = error::message(&error);
+            let why = told(&error, "pods.metrics.k8s.io");
             format!("unable to fetch metrics from resource metrics API: {why}")
         })?;
         if items(&list).next().is_none() {
@@ -106,7 +106,8 @@ impl Metrics {
             encode(&written(metric.selector.as_ref())),
         );
         let list = self.get(path).await.map_err(|error| {
-            let why = error::message(&error);
+            let resource = format!("{}.external.metrics.k8s.io", metric.name);
+            let why = told(&error, &resource);
             format!("unable to fetch metrics from external metrics API: {why}")
         })?;
         let mut values = items(&list)
@@ -128,9 +129,19 @@ impl Metrics {
     }
 }
 
+/// What the API answered; that it does not serve such a thing, in the words of upstream's client.
+fn told(error: &kube::Error, resource: &str) -> String {
+    match error {
+        kube::Error::Api(status) if status.message == "404 page not found" => {
+            format!("the server could not find the requested resource (get {resource})")
+        }
+        other => error::message(other),
+    }
+}
+
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unavailable(error: kube::Error) -> String {
-    let why = error::message(&error);
+    let why = told(&error, "pods.custom.metrics.k8s.io");
     format!("unable to fetch metrics from custom metrics API: {why}")
 }
 

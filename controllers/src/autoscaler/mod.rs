@@ -28,7 +28,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
-    Api, Client, ResourceExt as _,
+    Api, Client,
     api::{DynamicObject, GroupVersionKind, PostParams},
 };
 use parking_lot::Mutex;
@@ -64,6 +64,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         pods: context.informers.get(),
         recorder: context.recorder(NAME),
         histories: Mutex::default(),
+        selectors: Mutex::default(),
         queue: Queue::default(),
     };
     controller.run(shutdown).await
@@ -77,6 +78,8 @@ struct Controller {
     recorder: EventRecorder,
     /// Lost with the process, which only makes windows begin anew.
     histories: Mutex<HashMap<Key, History>>,
+    /// What each autoscaler's target selects, as last seen.
+    selectors: Mutex<HashMap<Key, LabelSelector>>,
     queue: Queue<Key>,
 }
 
@@ -142,7 +145,9 @@ impl Controller {
             } if old.spec == new.spec => {}
             Seen::Applied { new: object, .. } => self.queue.add(Key::of(&object.metadata)),
             Seen::Deleted(object) => {
-                self.histories.lock().remove(&Key::of(&object.metadata));
+                let key = Key::of(&object.metadata);
+                self.histories.lock().remove(&key);
+                self.selectors.lock().remove(&key);
             }
             Seen::Lagged => {}
         });
@@ -342,9 +347,34 @@ impl Controller {
             look.set(ACTIVE, false, "InvalidSelector", &why);
             why
         })?;
-        let namespace = look.object.namespace().unwrap_or_default();
-        let mut pods = self.pods.list_namespace(&namespace);
+        let key = Key::of(&look.object.metadata);
+        let mut pods = self.pods.list_namespace(&key.namespace);
         pods.retain(|pod| selector.matches_labels(pod.metadata.labels.as_ref()));
+        self.selectors.lock().insert(key.clone(), selector);
+        let rivals = self.selecting(&key.namespace, &pods);
+        if rivals.len() > 1 {
+            let why = format!(
+                "pods by selector {text} are controlled by multiple HPAs: [{}]",
+                rivals.join(" ")
+            );
+            self.warn(look.object, "AmbiguousSelector", &why);
+            look.set(ACTIVE, false, "AmbiguousSelector", &why);
+            return Err(why);
+        }
         Ok((pods, text))
+    }
+
+    /// The autoscalers of the namespace whose targets select any of these pods.
+    fn selecting(&self, namespace: &str, pods: &[Arc<Pod>]) -> Vec<String> {
+        let selectors = self.selectors.lock();
+        let selecting = selectors.iter().filter(|(key, selector)| {
+            key.namespace == namespace
+                && pods
+                    .iter()
+                    .any(|pod| selector.matches_labels(pod.metadata.labels.as_ref()))
+        });
+        let mut names: Vec<_> = selecting.map(|(key, _)| key.to_string()).collect();
+        names.sort();
+        names
     }
 }
