@@ -130,6 +130,11 @@ pub const TABLE: &[Controller] = &[
         run: |context, shutdown| Box::pin(volumes::protection::volumes(context, shutdown)),
     },
     Controller {
+        name: "volumeattributesclass-protection-controller",
+        account: "volumeattributesclass-protection-controller",
+        run: |context, shutdown| Box::pin(volumes::class_protection::run(context, shutdown)),
+    },
+    Controller {
         name: "ephemeral-volume-controller",
         account: "ephemeral-volume-controller",
         run: |context, shutdown| Box::pin(volumes::ephemeral::run(context, shutdown)),

@@ -1,8 +1,9 @@
 //! Volumes and claims: which belong together, and that none goes while it is used.
 //!
-//! Enter at [`binder`], [`protection`] and [`ephemeral`].
+//! Enter at [`binder`], [`protection`], [`class_protection`] and [`ephemeral`].
 
 pub(crate) mod binder;
+pub(crate) mod class_protection;
 pub(crate) mod ephemeral;
 mod matching;
 pub(crate) mod protection;

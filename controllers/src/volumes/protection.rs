@@ -28,14 +28,14 @@ const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
 
 /// What the finalizer of an object needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
+pub(super) enum Need {
     Nothing,
     Add,
     /// The object is to go: off with it, unless the object is used.
     Remove,
 }
 
-fn need(meta: &ObjectMeta, finalizer: &str) -> Need {
+pub(super) fn need(meta: &ObjectMeta, finalizer: &str) -> Need {
     let there = meta.finalizers.iter().flatten().any(|one| one == finalizer);
     match (there, meta.deletion_timestamp.is_some()) {
         (true, true) => Need::Remove,
@@ -44,7 +44,11 @@ fn need(meta: &ObjectMeta, finalizer: &str) -> Need {
     }
 }
 
-async fn write<K: Kept>(objects: &Objects<K>, known: &K, finalizer: &str) -> Result<(), Error> {
+pub(super) async fn write<K: Kept>(
+    objects: &Objects<K>,
+    known: &K,
+    finalizer: &str,
+) -> Result<(), Error> {
     let mut next = known.clone();
     let finalizers = next.meta_mut().finalizers.get_or_insert_default();
     if finalizers.iter().any(|one| one == finalizer) {
