@@ -130,7 +130,8 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_ignores_sigterm_is_killed() {
         let mut child = tokio::process::Command::new("sh")
-            .args(["-c", "trap '' TERM; echo ready; while :; do sleep 60; done"])
+            .args(["-c", "trap '' TERM; echo ready; read -r line"])
+            .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()
             .expect("sh starts");
@@ -140,7 +141,7 @@ mod tests {
             .await
             .expect("sh speaks");
         let pid = child.id().expect("sh runs") as i32;
-        end(pid, Duration::from_millis(50)).await.expect("it ends");
+        end(pid, Duration::from_millis(500)).await.expect("it ends");
         let status = child.wait().await.expect("it is reaped");
         assert!(!status.success());
     }
