@@ -1,6 +1,6 @@
 //! What the schema says of a value: whether it is owned whole or by its parts, and which.
 
-use std::{borrow::Cow, collections::HashSet, sync::LazyLock};
+use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 
 use serde_json::{Map, Value};
 
@@ -136,11 +136,14 @@ impl Model {
     }
 
     /// An object before anything in it was set; `None` for what has no schema.
-    pub fn empty(self) -> Option<Value> {
-        match self.form {
-            Form::Record(of) => Some(empty_object(of)),
-            _ => None,
-        }
+    pub fn empty(self) -> Option<Cow<'static, Value>> {
+        let Form::Record(of) = self.form else {
+            return None;
+        };
+        Some(match EMPTY_OBJECTS.get(of.name) {
+            Some(empty) => Cow::Borrowed(empty),
+            None => Cow::Owned(empty_object(of)),
+        })
     }
 
     pub(super) fn form(self) -> Form {
@@ -258,17 +261,19 @@ const TEXT: Model = Model {
     is_atomic: true,
 };
 
+/// The objects of each kind before anything in them was set, by the name of their type.
+static EMPTY_OBJECTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| {
+    let kinds = kinds::builtin().iter();
+    kinds
+        .filter_map(|kind| schema::of_kind(&kind.group, &kind.version, &kind.kind))
+        .chain(schema::of_kind("autoscaling", "v1", "Scale"))
+        .map(|of| (of.name, empty_object(of)))
+        .collect()
+});
+
 /// Whether objects of the type say their version and kind, which the tables do not list.
 fn is_kind(of: &'static Type) -> bool {
-    static KINDS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
-        let kinds = kinds::builtin().iter();
-        kinds
-            .filter_map(|kind| schema::of_kind(&kind.group, &kind.version, &kind.kind))
-            .chain(schema::of_kind("autoscaling", "v1", "Scale"))
-            .map(|of| of.name)
-            .collect()
-    });
-    KINDS.contains(of.name)
+    EMPTY_OBJECTS.contains_key(of.name)
 }
 
 /// The items of a map.

@@ -55,7 +55,7 @@ fn steps() {
         serde_yaml_ng::from_str(include_str!("../../testdata/apply.yaml")).unwrap();
     for case in cases {
         let model = Model::of_type(schema::named(&case.of).unwrap());
-        let mut live = model.empty().unwrap();
+        let mut live = model.empty().unwrap().into_owned();
         let mut entries = Vec::new();
         for (at, step) in case.steps.iter().enumerate() {
             let what = format!("{}, step {at}", case.name);

@@ -134,7 +134,7 @@ fn non_empty(entries: Entries) -> Entries {
 pub fn keep_times(
     old: &dyn Object,
     new: &mut dyn Object,
-    is_unchanged: impl Fn(&dyn Object) -> bool,
+    is_unchanged: impl Fn(&mut dyn Object) -> bool,
 ) {
     let (Some(before), Some(after)) = (&old.meta().managed_fields, &new.meta().managed_fields)
     else {

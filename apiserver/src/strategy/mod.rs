@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use crate::{admission::Warnings, error::ApiError, registry::Resource};
+use crate::{admission::Warnings, cache::Entry, error::ApiError, registry::Resource};
 
 pub use delete::{Deletion, check_preconditions, plan_deletion, ready_to_go};
 
@@ -156,7 +156,19 @@ pub fn to_bytes(resource: &Resource, object: &dyn Object) -> Bytes {
     }
 }
 
-/// The same of an object that is no longer needed.
+/// Whether the object, as it would be stored, is what is stored. It comes back as it was.
+pub fn is_stored_as(resource: &Resource, object: &mut dyn Object, entry: &Entry) -> bool {
+    let version = object.meta_mut().resource_version.take();
+    let mut bytes = Vec::with_capacity(entry.bytes.len());
+    match resource.conversion {
+        Some(conversion) => conversion.to_stored(object).write_json(&mut bytes),
+        None => object.write_json(&mut bytes),
+    }
+    object.meta_mut().resource_version = version;
+    entry.is_stored_as(&bytes)
+}
+
+/// [`to_bytes`] of an object that is no longer needed.
 pub fn into_bytes(resource: &Resource, object: Box<dyn Object>) -> Bytes {
     match resource.conversion {
         Some(conversion) => stored_bytes(resource, conversion.to_stored(&*object)),

@@ -176,7 +176,7 @@ async fn change_entry(
         return Ok(Ok(Written::Imagined(new)));
     }
     ownership::keep_times(&*old, &mut *new, |new| {
-        entry.is_stored_as(&strategy::to_bytes(resource, new))
+        strategy::is_stored_as(resource, new, entry)
     });
     let value = strategy::into_bytes(resource, new);
     if ends {
