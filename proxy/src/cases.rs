@@ -94,10 +94,10 @@ fn elements(desired: Desired) -> Vec<String> {
 fn a_service_becomes_elements() {
     let expected = [
         "cluster-ips-4 { 10.43.0.1 }",
-        "endpoints-4 { 10.43.0.1 . tcp . 80 . 0 : 10.42.0.1 . 8080, \
+        "endpoints-tcp-4 { 10.43.0.1 . tcp . 80 . 0 : 10.42.0.1 . 8080, \
          10.43.0.1 . tcp . 80 . 1 : 10.42.0.2 . 8080 }",
         "hairpin-4 { 10.42.0.2 . 10.42.0.2 }",
-        "services-4 { 10.43.0.1 . tcp . 80 : goto internal-pick-4-2 }",
+        "services-4 { 10.43.0.1 . tcp . 80 : goto internal-pick-tcp-4-2 }",
     ];
     assert_eq!(
         elements(decide(json!({}), &[(1, "r"), (2, "rh")])),
@@ -190,7 +190,7 @@ fn local_traffic_stays_on_the_node() {
         assert_eq!(found.contains(&dropped), local.is_empty(), "{found:?}");
         let split = found
             .iter()
-            .any(|of| of.contains("tcp . 30080 : goto split-pick-node-4-"));
+            .any(|of| of.contains("tcp . 30080 : goto split-pick-node-tcp-4-"));
         assert!(split, "{found:?}");
     }
 }
@@ -301,8 +301,8 @@ fn a_change_is_told_once_and_only_what_changed() {
     let script = scripts.update(&world.changes()).script;
     assert_eq!(
         script,
-        "delete element inet coracle-proxy endpoints-4 { 10.43.0.1 . tcp . 80 . 1 }\n\
-         add element inet coracle-proxy endpoints-4 { 10.43.0.1 . tcp . 80 . 1 : 10.42.0.4 . 8080 }\n"
+        "delete element inet coracle-proxy endpoints-tcp-4 { 10.43.0.1 . tcp . 80 . 1 }\n\
+         add element inet coracle-proxy endpoints-tcp-4 { 10.43.0.1 . tcp . 80 . 1 : 10.42.0.4 . 8080 }\n"
     );
 }
 

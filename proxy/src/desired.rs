@@ -289,6 +289,7 @@ impl<'a> Builder<'a> {
         self.desired.lists.insert(list, endpoints.to_vec());
         Some(Target::Random {
             family: frontend.family,
+            protocol: frontend.protocol,
             node_port: frontend.address.is_none(),
             local,
             count: endpoints.len() as u32,

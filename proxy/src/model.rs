@@ -152,6 +152,7 @@ pub enum Target {
     /// At random from a list of `count`.
     Random {
         family: Family,
+        protocol: Protocol,
         node_port: bool,
         local: bool,
         count: u32,
@@ -165,13 +166,14 @@ impl fmt::Display for Target {
         match *self {
             Target::Random {
                 family,
+                protocol,
                 node_port,
                 local,
                 count,
             } => {
                 let node = if node_port { "node-" } else { "" };
                 let local = if local { "local-" } else { "" };
-                write!(f, "pick-{node}{local}{family}-{count}")
+                write!(f, "pick-{node}{local}{protocol}-{family}-{count}")
             }
             Target::Sticky { group, local } => {
                 let local = if local { "local-" } else { "" };

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::{
     Config,
     desired::fnv,
-    model::{Dispatch, Family, Frontend, Group, Key, Refusal, Target, Value},
+    model::{Dispatch, Family, Frontend, Group, Key, Protocol, Refusal, Target, Value},
     world::Changes,
 };
 
@@ -338,6 +338,7 @@ fn sticky(
 fn random(target: Target) -> Vec<String> {
     let Target::Random {
         family,
+        protocol,
         node_port,
         local,
         count,
@@ -346,11 +347,8 @@ fn random(target: Target) -> Vec<String> {
         return Vec::new();
     };
     let ip = words(family).ip;
-    let map = list_map(family, node_port, local);
-    let key = match node_port {
-        true => "meta l4proto . th dport".to_owned(),
-        false => format!("{ip} daddr . meta l4proto . th dport"),
-    };
+    let map = list_map(family, protocol, node_port, local);
+    let key = list_key(ip, node_port);
     let pick = |count| format!("dnat {ip} to {key} . numgen random mod {count} map @{map}");
     vec![pick(count), pick(1), "drop".to_owned()]
 }
@@ -402,10 +400,20 @@ fn of_family(nets: &[IpNet], family: Family) -> Option<String> {
     (!nets.is_empty()).then(|| nets.join(", "))
 }
 
-fn list_map(family: Family, node_port: bool, local: bool) -> String {
+/// What a packet is looked up by in a list, before the number of the endpoint.
+fn list_key(ip: &str, node_port: bool) -> String {
+    match node_port {
+        true => "meta l4proto . th dport".to_owned(),
+        false => format!("{ip} daddr . meta l4proto . th dport"),
+    }
+}
+
+/// Each protocol has maps of its own: nft (1.0.6 of Debian 12 at least) refuses rules that look
+/// into an existing map whose values are declared as ports of any protocol.
+fn list_map(family: Family, protocol: Protocol, node_port: bool, local: bool) -> String {
     let node = if node_port { "node-" } else { "" };
     let local = if local { "local-" } else { "" };
-    format!("{node}{local}endpoints-{family}")
+    format!("{node}{local}endpoints-{protocol}-{family}")
 }
 
 /// The set or map that holds an element.
@@ -421,7 +429,10 @@ fn set_of(key: &Key) -> String {
     match key {
         Key::Endpoint(list, _) => {
             let frontend = list.frontend;
-            list_map(frontend.family, frontend.address.is_none(), list.local)
+            {
+                let node_port = frontend.address.is_none();
+                list_map(frontend.family, frontend.protocol, node_port, list.local)
+            }
         }
         Key::Service(frontend) => by_frontend("services", "node-ports", frontend),
         Key::Refused(frontend) => by_frontend("refused", "refused-node-ports", frontend),
@@ -443,13 +454,21 @@ fn sets(family: Family) -> impl Iterator<Item = (&'static str, String)> {
         ("set", "hairpin"),
         ("set", "firewalled"),
         ("set", "allowed"),
-        ("map", "endpoints"),
-        ("map", "local-endpoints"),
-        ("map", "node-endpoints"),
-        ("map", "node-local-endpoints"),
     ];
     let named = move |(kind, name)| (kind, format!("{name}-{family}"));
-    names.into_iter().map(named)
+    let lists = lists().map(move |(protocol, node_port, local)| {
+        ("map", list_map(family, protocol, node_port, local))
+    });
+    names.into_iter().map(named).chain(lists)
+}
+
+/// The kinds of lists of endpoints: of which protocol, by node port, of this node only.
+fn lists() -> impl Iterator<Item = (Protocol, bool, bool)> {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter();
+    protocols.flat_map(|protocol| {
+        [(false, false), (false, true), (true, false), (true, true)]
+            .map(|(node_port, local)| (protocol, node_port, local))
+    })
 }
 
 fn frontend(of: &Frontend) -> String {
@@ -627,8 +646,6 @@ fn declarations(words: &Words) -> String {
         ..
     } = words;
     let port = "inet_proto . inet_service";
-    let slot = "meta l4proto . th dport . numgen random mod 2";
-    let to = format!("{ip} daddr . th dport");
     let mut text = String::new();
     let mut declare = |kind: &str, name: &str, lines: &str| {
         let _ = writeln!(text, "  {kind} {name}-{family} {{\n    {lines}\n  }}");
@@ -654,12 +671,12 @@ fn declarations(words: &Words) -> String {
     declare("set", "firewalled", &format!("type {address} . {port}"));
     let allowed = format!("type {address} . {port} . {address}\n    flags interval");
     declare("set", "allowed", &allowed);
-    for name in ["endpoints", "local-endpoints"] {
-        declare("map", name, &format!("typeof {ip} daddr . {slot} : {to}"));
-        declare(
-            "map",
-            &format!("node-{name}"),
-            &format!("typeof {slot} : {to}"),
+    for (protocol, node_port, local) in lists() {
+        let name = list_map(*family, protocol, node_port, local);
+        let key = list_key(ip, node_port);
+        let _ = writeln!(
+            text,
+            "  map {name} {{\n    typeof {key} . numgen random mod 2 : {ip} daddr . {protocol} dport\n  }}"
         );
     }
     text

@@ -326,7 +326,9 @@ fn connections_and_flows_outlive_what_does_not_concern_them() {
     slice["ports"][0]["port"] = 9090.into();
     node.api.put(slice);
     node.wait("the other endpoint", || {
-        let rules = node.netns.sh("nft list map inet coracle-proxy endpoints-4");
+        let rules = node
+            .netns
+            .sh("nft list map inet coracle-proxy endpoints-tcp-4");
         rules.contains(&b.addresses[0].to_string())
             && !rules.contains(&format!("{} ", a.addresses[0]))
     });
