@@ -1,7 +1,7 @@
 //! One HTTP request to a container, as probes and lifecycle hooks make it (pkg/probe/http of
 //! upstream): certificates are not verified, redirects are followed on the same host only.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{error::Error as _, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
@@ -168,17 +168,22 @@ impl Target {
 
     async fn get_once(&self) -> Result<(Response, Option<String>), String> {
         let stream = connect(&self.host, self.port).await?;
+        let ends = match (stream.local_addr(), stream.peer_addr()) {
+            (Ok(local), Ok(peer)) => format!("{local}->{peer}"),
+            _ => self.authority(),
+        };
         match self.scheme.as_str() {
-            "https" => self.exchange(tls(stream, &self.host).await?).await,
-            _ => self.exchange(stream).await,
+            "https" => self.exchange(tls(stream, &self.host).await?, &ends).await,
+            _ => self.exchange(stream, &ends).await,
         }
     }
 
     async fn exchange(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        ends: &str,
     ) -> Result<(Response, Option<String>), String> {
-        let text = |error: hyper::Error| error.to_string();
+        let text = |error: hyper::Error| exchange_error(&error, ends);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(text)?;
@@ -289,6 +294,18 @@ fn dial_error(host: &str, port: u16, error: &io::Error) -> String {
     format!("dial tcp {}: {why}", authority(host, port))
 }
 
+fn exchange_error(error: &hyper::Error, ends: &str) -> String {
+    let cause = error.source().and_then(|it| it.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionReset) => {
+            format!("read tcp {ends}: read: connection reset by peer")
+        }
+        Some(io::ErrorKind::BrokenPipe) => format!("write tcp {ends}: write: broken pipe"),
+        _ if error.is_incomplete_message() || error.is_closed() => "EOF".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 async fn tls(
     stream: TcpStream,
     host: &str,
@@ -358,10 +375,12 @@ impl rustls::client::danger::ServerCertVerifier for Unverified {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
+        net::{TcpListener, TcpSocket},
     };
 
     /// Answers each connection with the next of these; returns the port.
@@ -395,7 +414,7 @@ mod tests {
         format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
     }
 
-    const SECOND: Duration = Duration::from_secs(1);
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     #[tokio::test]
     async fn redirects_are_followed_on_the_same_host_only() {
@@ -404,7 +423,7 @@ mod tests {
             answer("200 OK", "", "there"),
         ];
         let port = server(answers).await;
-        let response = target(port, "/").get(SECOND).await.expect("an answer");
+        let response = target(port, "/").get(PATIENCE).await.expect("an answer");
         assert_eq!(
             (response.status.as_u16(), response.body.as_str()),
             (200, "there")
@@ -415,7 +434,7 @@ mod tests {
             "away",
         )];
         let port = server(away).await;
-        let response = target(port, "/").get(SECOND).await.expect("an answer");
+        let response = target(port, "/").get(PATIENCE).await.expect("an answer");
         assert_eq!(
             (response.status.as_u16(), response.body.as_str()),
             (302, "away")
@@ -438,14 +457,45 @@ mod tests {
                  exceeded while awaiting headers)"
             )
         );
-        drop(listener);
-        let error = silent.get(SECOND).await.expect_err("nobody listens");
+        // Bound and not listened at: a process that was just forked may keep a listener open.
+        let bound = TcpSocket::new_v4().expect("a socket");
+        bound
+            .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .expect("bound");
+        let port = bound.local_addr().expect("an address").port();
+        let refused = target(port, "/x?y=1").get(PATIENCE).await;
         assert_eq!(
-            error,
+            refused.expect_err("nobody listens"),
             format!(
                 "Get \"http://127.0.0.1:{port}/x?y=1\": dial tcp 127.0.0.1:{port}: connect: \
                  connection refused"
             )
+        );
+    }
+
+    #[tokio::test]
+    async fn cut_connections_read_as_gos() {
+        let port = server(vec![String::new()]).await;
+        let error = target(port, "/")
+            .get(PATIENCE)
+            .await
+            .expect_err("no answer");
+        assert_eq!(error, format!("Get \"http://127.0.0.1:{port}/\": EOF"));
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let reset = async {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            // What is there and not read resets the connection.
+            stream.peek(&mut [0]).await.expect("a request");
+        };
+        let asked = target(port, "/");
+        let (error, ()) = tokio::join!(asked.get(PATIENCE), reset);
+        let error = error.expect_err("no answer");
+        let to = format!("->127.0.0.1:{port}: read: connection reset by peer");
+        assert!(
+            error.contains(": read tcp 127.0.0.1:") && error.ends_with(&to),
+            "{error}"
         );
     }
 
