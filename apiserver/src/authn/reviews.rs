@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use http::{Response, StatusCode};
+use http::Response;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::authentication::v1::{
@@ -60,7 +60,7 @@ impl Handler for TokenReviews {
             Err(error) => failed(error.to_string()),
         };
         review.status = Some(status);
-        respond::value(&output, StatusCode::CREATED, &review)
+        respond::review(&output, &review)
     }
 }
 
@@ -76,7 +76,7 @@ impl Handler for SelfSubjectReviews {
         review.status = Some(SelfSubjectReviewStatus {
             user_info: Some(user_info(call.context.user.clone())),
         });
-        respond::value(&output, StatusCode::CREATED, &review)
+        respond::review(&output, &review)
     }
 }
 

@@ -142,6 +142,16 @@ fn claims(token: &str) -> Value {
 }
 
 #[tokio::test]
+async fn reviews_have_no_columns() {
+    let fixture = Fixture::start().await;
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    for (accept, code) in [(table, 406), ("application/json", 201)] {
+        let (answered, _) = fixture.whoami_with(&[("accept", accept)]).await;
+        assert_eq!(answered, code, "{accept}");
+    }
+}
+
+#[tokio::test]
 async fn certificates_name_users() {
     let fixture = Fixture::start().await;
     let peer = fixture.peer(&fixture.authority);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::body::Body;
 use coracle_api::field::Path;
-use http::{Response, StatusCode};
+use http::Response;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
@@ -50,7 +50,7 @@ impl Handler for TokenRequests {
         let lookup = Lookup::new(call.server.registry().clone());
         let issued = issue(&lookup, &self.0, context, &mut request).await?;
         request.status = Some(issued);
-        respond::value(&output, StatusCode::CREATED, &request)
+        respond::review(&output, &request)
     }
 }
 

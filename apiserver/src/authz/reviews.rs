@@ -9,7 +9,7 @@ use coracle_api::{
     Identity,
     field::{ErrorList, Path},
 };
-use http::{Response, StatusCode};
+use http::Response;
 use k8s_openapi::{
     api::authorization::v1::{
         LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes,
@@ -157,7 +157,7 @@ async fn read<T: DeserializeOwned>(context: &Context, body: Body) -> Result<T, A
 
 fn send(context: &Context, review: &impl Serialize) -> Result<Response<Body>, ApiError> {
     let output = Output::negotiate(context.headers(), &Query::parse(context.query()))?;
-    respond::value(&output, StatusCode::CREATED, review)
+    respond::review(&output, review)
 }
 
 fn refuse(kind: &str, errors: &ErrorList) -> Result<(), ApiError> {

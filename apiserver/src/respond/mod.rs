@@ -91,6 +91,14 @@ pub fn value(
     json_bytes(output, code, json.into())
 }
 
+/// Answers with an object that is made for this answer only. Such have no columns to be shown in.
+pub fn review(output: &Output, review: &impl Serialize) -> Result<Response<Body>, ApiError> {
+    if matches!(output.transform, Transform::Table { .. }) {
+        return Err(ApiError::not_acceptable(&MEDIA_TYPES));
+    }
+    value(output, StatusCode::CREATED, review)
+}
+
 /// Answers with objects of a resource.
 pub fn list(
     output: &Output,
