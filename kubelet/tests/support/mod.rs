@@ -5,10 +5,16 @@
 
 pub mod node;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use coracle_kubelet::{
     Config,
+    cgroups::remove_tree,
     config::{Managed, RuntimeSource},
     cri::Cri,
     runtime::stop_all,
@@ -41,7 +47,9 @@ pub fn config(directory: &Path) -> Config {
     });
     let address = std::net::Ipv4Addr::LOCALHOST.into();
     let mut config = Config::new("node", address, directory, source);
-    config.cgroup_root = format!("/coracle-test-{}", std::process::id()).into();
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    config.cgroup_root = format!("/coracle-test-{}-{number}", std::process::id()).into();
     config
 }
 
@@ -56,7 +64,12 @@ impl Drop for TakenDown {
                 .enable_all()
                 .build()
                 .expect("a runtime for taking down")
-                .block_on(stop_all(&config))
+                .block_on(async {
+                    let mut errors = stop_all(&config).await;
+                    // It is this test's own, unlike a real node's.
+                    errors.extend(remove_tree(&config.cgroup_root).await);
+                    errors
+                })
         };
         let errors = std::thread::spawn(stop).join();
         if !std::thread::panicking() {
