@@ -8,7 +8,7 @@ mod support;
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::Arc,
     time::Duration,
@@ -205,11 +205,11 @@ struct Node {
     sandbox: String,
     sandbox_config: PodSandboxConfig,
     port: u16,
-    directory: tempfile::TempDir,
+    directory: PathBuf,
 }
 
 impl Node {
-    async fn start(config: &Config, directory: tempfile::TempDir) -> Self {
+    async fn start(config: &Config, directory: &Path) -> Self {
         let shutdown = CancellationToken::new();
         let cri = Cri::new(&config.runtime_socket());
         let supervisor = Supervisor::new(config, cri.clone());
@@ -259,9 +259,9 @@ impl Node {
             api: api_address,
             shutdown,
             sandbox: String::new(),
-            sandbox_config: sandbox(directory.path(), config),
+            sandbox_config: sandbox(directory, config),
             port,
-            directory,
+            directory: directory.to_owned(),
         };
         import(config, BUSYBOX).await;
         Box::pin(node.run_pod()).await;
@@ -352,7 +352,7 @@ impl Node {
             .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets)
             .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets)
             .env("KUBECONFIG", "/dev/null")
-            .env("HOME", self.directory.path())
+            .env("HOME", &self.directory)
             .args(["--server", &format!("http://{}", self.api)])
             .args(arguments)
             .stdin(Stdio::null())
@@ -426,7 +426,7 @@ async fn kubectl_reaches_containers_by_spdy_and_by_websocket() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     let _taken_down = TakenDown(config.clone());
-    let node = Box::pin(Node::start(&config, directory)).await;
+    let node = Box::pin(Node::start(&config, directory.path())).await;
     for spdy in [false, true] {
         exit_codes_and_streams(&node, spdy).await;
         input_ends(&node, spdy).await;
@@ -469,7 +469,7 @@ async fn terminals(node: &Node, spdy: bool) {
     );
     let mut child = Command::new("script")
         .env("KUBECONFIG", "/dev/null")
-        .env("HOME", node.directory.path())
+        .env("HOME", &node.directory)
         .args([
             "-qefc",
             &format!("stty rows 33 cols 77; {kubectl}"),
