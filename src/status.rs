@@ -26,13 +26,20 @@ const RETRY: Duration = Duration::from_millis(100);
 pub async fn run(layout: &Layout, wait: Option<Duration>) -> anyhow::Result<()> {
     let deadline = Instant::now() + wait.unwrap_or(ONE_LOOK);
     let nodes = reach(layout, deadline).await?;
-    if wait.is_some() {
-        tokio::time::timeout_at(deadline, all_ready(&nodes))
-            .await
-            .context("the node did not become Ready in time")??;
-    }
+    let found = loop {
+        if wait.is_some() {
+            tokio::time::timeout_at(deadline, all_ready(&nodes))
+                .await
+                .context("the node did not become Ready in time")??;
+        }
+        let found = nodes.list(&kube::api::ListParams::default()).await?;
+        // A node that has just been started again may still be about to say that it is not.
+        if wait.is_none() || found.iter().all(is_ready) || Instant::now() >= deadline {
+            break found;
+        }
+    };
     let mut unready = 0;
-    for node in nodes.list(&kube::api::ListParams::default()).await? {
+    for node in found {
         let ready = is_ready(&node);
         unready += usize::from(!ready);
         println!(

@@ -54,7 +54,11 @@ fn killed_containers_shims_and_containerd_recover() {
     let terminated = "get pods -o jsonpath={.items[0].status.containerStatuses[0].lastState.terminated.exitCode}";
     assert_eq!(cluster.kubectl(terminated), "137");
 
+    let running = "get pods -o jsonpath={.items[0].status.containerStatuses[0].state.running.startedAt}={.items[0].status.containerStatuses[0].containerID}";
+    let id = |printed: &str| printed.split_once('=').map(|(_, id)| id.to_owned());
+    let killed = id(&cluster.kubectl(running));
     kill(&cluster, "containerd-shim-runc-v2");
+    cluster.eventually(running, |now| !now.starts_with('=') && id(now) != killed);
     cluster.eventually(state, |state| state == "Running/true");
     cluster.eventually("events", |printed| printed.contains("SandboxChanged"));
 
