@@ -12,8 +12,9 @@ use crate::{
     Lookup, Plugins, Registry,
     admission::{
         Admission, Chain, DefaultIngressClass, DefaultStorageClass, DefaultTolerationSeconds,
-        LimitRanger, NamespaceLifecycle, PersistentVolumeClaimResize, Priority, ResourceQuota,
-        RuntimeClass, ServiceAccount, StorageObjectInUseProtection, TaintNodesByCondition,
+        LimitRanger, NamespaceLifecycle, PersistentVolumeClaimResize, PodSecurity, Priority,
+        ResourceQuota, RuntimeClass, ServiceAccount, StorageObjectInUseProtection,
+        TaintNodesByCondition,
     },
     authn::{
         AudienceAgnostic, Authenticator, BootstrapTokens, CertificateUsers, FrontProxy, Requests,
@@ -113,6 +114,7 @@ pub(crate) fn admission(registry: &Registry) -> Vec<Arc<dyn Admission>> {
         Arc::new(LimitRanger::new(registry.clone())),
         Arc::new(ServiceAccount::new(registry.clone())),
         Arc::new(TaintNodesByCondition),
+        Arc::new(PodSecurity::new(registry.clone())),
         Arc::new(Priority::new(registry.clone())),
         Arc::new(DefaultTolerationSeconds),
         Arc::new(DefaultStorageClass::new(registry)),
