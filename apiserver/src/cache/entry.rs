@@ -1,8 +1,11 @@
 //! One object in a watch cache: its final bytes and the little that read paths ask about it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use coracle_api::{
     Object, Strategy,
     codec::protobuf::{self, ProtobufError},
@@ -18,12 +21,12 @@ const VERSION_KEY: &str = r#""resourceVersion":""#;
 /// An object as it stood after one write.
 pub struct Entry {
     pub key: Arc<str>,
-    /// The object as clients get it.
-    pub bytes: Bytes,
+    /// The object as the store has it, which is without resourceVersion: the very bytes.
+    pub stored: Bytes,
     pub revision: Revision,
-    /// Where the digits of the resourceVersion begin.
-    version_start: u32,
-    metadata: (u32, u32),
+    /// Where the members of `metadata` begin: there clients see the resourceVersion.
+    members: u32,
+    metadata_end: u32,
     labels: (u32, u32),
     fields: Fields,
     /// Other forms, made when they are first asked for.
@@ -76,7 +79,7 @@ impl Entry {
         entry.fields = match fields {
             Some(fields) => fields,
             None => {
-                let object = decode(&entry.bytes, strategy);
+                let object = entry.decode(strategy);
                 Fields::of(
                     &*object.map_err(|source| EntryError::Decode {
                         key: stored.key.clone(),
@@ -91,48 +94,83 @@ impl Entry {
 
     /// The same without the values of selectable fields: for answers.
     pub fn unindexed(stored: &KeyValue) -> Result<Self, EntryError> {
-        Entry::unindexed_at(stored.key.clone(), &stored.value, stored.mod_revision)
+        Entry::unindexed_at(
+            stored.key.clone(),
+            stored.value.clone(),
+            stored.mod_revision,
+        )
     }
 
     /// The same for a value that need not be stored.
     pub fn unindexed_at(
         key: Arc<str>,
-        value: &[u8],
+        stored: Bytes,
         revision: Revision,
     ) -> Result<Self, EntryError> {
-        match splice(value, revision) {
-            Some((bytes, start)) => Ok(Entry::of_bytes(key, bytes, revision, start)),
-            None => Err(EntryError::NoMetadata(key)),
-        }
-    }
-
-    fn of_bytes(key: Arc<str>, bytes: Bytes, revision: Revision, version_start: usize) -> Self {
-        let found = scan::metadata(&bytes, version_start - VERSION_KEY.len());
-        Entry {
+        let Some(members) = scan::metadata_start(&stored) else {
+            return Err(EntryError::NoMetadata(key));
+        };
+        let found = scan::metadata(&stored, members);
+        Ok(Entry {
             key,
+            stored,
             revision,
-            version_start: narrow(version_start),
-            metadata: (narrow(found.whole.start), narrow(found.whole.end)),
+            members: narrow(members),
+            metadata_end: narrow(found.whole.end),
             labels: (narrow(found.labels.start), narrow(found.labels.end)),
             fields: Fields::default(),
             derived: OnceLock::new(),
-            bytes,
-        }
+        })
     }
 
-    /// Whether the stored value, which is without resourceVersion, is this one.
+    /// Whether that is the stored value.
     pub fn is_stored_as(&self, value: &[u8]) -> bool {
-        let (before, after) = self.around_version();
-        let head = &before[..before.len() - VERSION_KEY.len()];
-        // After the digits come the closing quote and, unless it is the only member, a comma.
-        let tail = after[1..].strip_prefix(b",").unwrap_or(&after[1..]);
-        value.len() == head.len() + tail.len() && value.starts_with(head) && value.ends_with(tail)
+        self.stored == value
     }
 
-    /// The `metadata` object as JSON.
+    /// The object as clients get it.
+    pub fn json(&self) -> Bytes {
+        self.assembled(0..self.stored.len())
+    }
+
+    /// Bytes of [`Entry::json`].
+    pub fn json_length(&self) -> usize {
+        self.version().length() + self.stored.len()
+    }
+
+    /// Appends the object as clients get it at a revision: a deletion shows it at its own.
+    pub fn write_json(&self, revision: Revision, out: &mut impl BufMut) {
+        let members = self.members as usize;
+        out.put_slice(&self.stored[..members]);
+        self.version_at(revision).write(out);
+        out.put_slice(&self.stored[members..]);
+    }
+
+    /// The `metadata` object as JSON, as clients get it.
     pub fn metadata(&self) -> Bytes {
-        self.bytes
-            .slice(self.metadata.0 as usize..self.metadata.1 as usize)
+        self.assembled(self.members as usize - 1..self.metadata_end as usize)
+    }
+
+    /// A part of the stored value around the place of the resourceVersion, with it.
+    fn assembled(&self, part: Range<usize>) -> Bytes {
+        let (members, version) = (self.members as usize, self.version());
+        // Exact size: `Bytes` then takes the allocation over as it is.
+        let mut bytes = Vec::with_capacity(part.len() + version.length());
+        bytes.extend_from_slice(&self.stored[part.start..members]);
+        version.write(&mut bytes);
+        bytes.extend_from_slice(&self.stored[members..part.end]);
+        bytes.into()
+    }
+
+    fn version(&self) -> Version {
+        self.version_at(self.revision)
+    }
+
+    fn version_at(&self, revision: Revision) -> Version {
+        Version {
+            revision,
+            alone: self.stored[self.members as usize] == b'}',
+        }
     }
 
     /// The label's value.
@@ -144,7 +182,7 @@ impl Entry {
 
     /// Every label.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        let labels = &self.bytes[self.labels.0 as usize..self.labels.1 as usize];
+        let labels = &self.stored[self.labels.0 as usize..self.labels.1 as usize];
         scan::string_members(labels).filter_map(|(key, value)| {
             Some((
                 std::str::from_utf8(key).ok()?,
@@ -158,26 +196,16 @@ impl Entry {
         self.fields.0.split('\0').nth(index).unwrap_or_default()
     }
 
-    /// The bytes before and after the digits of the resourceVersion: with other digits in
-    /// between, they are the object at another resourceVersion.
-    pub fn around_version(&self) -> (&[u8], &[u8]) {
-        let start = self.version_start as usize;
-        let digits = decimal_length(self.revision);
-        (&self.bytes[..start], &self.bytes[start + digits..])
-    }
-
     /// The same object with another resourceVersion: how a deletion shows it.
     pub fn at_revision(&self, revision: Revision) -> Entry {
-        let (before, after) = self.around_version();
-        let bytes = [before, revision.to_string().as_bytes(), after].concat();
-        let mut entry = Entry::of_bytes(
-            self.key.clone(),
-            bytes.into(),
+        Entry {
+            key: self.key.clone(),
+            stored: self.stored.clone(),
             revision,
-            self.version_start as usize,
-        );
-        entry.fields.clone_from(&self.fields);
-        entry
+            fields: self.fields.clone(),
+            derived: OnceLock::new(),
+            ..*self
+        }
     }
 
     /// The object as its type. Decoded at the first call and kept.
@@ -186,7 +214,7 @@ impl Entry {
         if let Some(object) = kept.get() {
             return Ok(object.clone());
         }
-        let object: Arc<dyn Object> = decode(&self.bytes, strategy)?.into();
+        let object: Arc<dyn Object> = self.decode_stored(strategy)?.into();
         Ok(kept.get_or_init(|| object).clone())
     }
 
@@ -195,8 +223,16 @@ impl Entry {
         let kept = self.derived.get().and_then(|derived| derived.object.get());
         match kept {
             Some(object) => Ok(object.clone_object()),
-            None => decode(&self.bytes, strategy),
+            None => self.decode_stored(strategy),
         }
+    }
+
+    fn decode_stored(&self, strategy: &dyn Strategy) -> Result<Box<dyn Object>, DecodeError> {
+        #[cfg(test)]
+        parsed::count();
+        let mut object = strategy.decode_stored(&self.stored)?;
+        object.meta_mut().resource_version = Some(self.revision.to_string());
+        Ok(object)
     }
 
     /// The object in protobuf. Encoded at the first call and kept.
@@ -205,35 +241,51 @@ impl Entry {
         if let Some(bytes) = kept.get() {
             return Ok(bytes.clone());
         }
-        let bytes = Bytes::from(protobuf::from_json(&self.bytes)?);
+        #[cfg(test)]
+        parsed::count();
+        let bytes = Bytes::from(protobuf::from_json(&self.json())?);
         Ok(kept.get_or_init(|| bytes).clone())
     }
 }
 
-fn decode(json: &[u8], strategy: &dyn Strategy) -> Result<Box<dyn Object>, DecodeError> {
-    strategy.decode_stored(json)
+/// The resourceVersion as a member of `metadata`.
+#[derive(Clone, Copy)]
+struct Version {
+    revision: Revision,
+    /// No other member follows.
+    alone: bool,
 }
 
-/// Puts the resourceVersion into a stored value. Also gives where its digits begin.
-fn splice(stored: &[u8], revision: Revision) -> Option<(Bytes, usize)> {
-    let at = scan::metadata_start(stored)?;
-    let version = revision.to_string();
-    let mut bytes = Vec::with_capacity(stored.len() + VERSION_KEY.len() + version.len() + 2);
-    bytes.extend_from_slice(&stored[..at]);
-    bytes.extend_from_slice(VERSION_KEY.as_bytes());
-    let version_start = bytes.len();
-    bytes.extend_from_slice(version.as_bytes());
-    bytes.push(b'"');
-    if stored.get(at) != Some(&b'}') {
-        bytes.push(b',');
+impl Version {
+    fn length(self) -> usize {
+        let digits = self
+            .revision
+            .checked_ilog10()
+            .map_or(1, |log| log as usize + 1);
+        VERSION_KEY.len() + digits + 1 + usize::from(!self.alone)
     }
-    bytes.extend_from_slice(&stored[at..]);
-    // Exact size: `Bytes` then takes the allocation over as it is.
-    Some((Bytes::from(bytes.into_boxed_slice()), version_start))
+
+    fn write(self, out: &mut impl BufMut) {
+        out.put_slice(VERSION_KEY.as_bytes());
+        out.put_slice(itoa::Buffer::new().format(self.revision).as_bytes());
+        out.put_slice(if self.alone { b"\"" } else { b"\"," });
+    }
 }
 
-fn decimal_length(number: u64) -> usize {
-    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+/// How often this thread has parsed a stored object: what reads must not do.
+#[cfg(test)]
+pub mod parsed {
+    use std::cell::Cell;
+
+    thread_local!(static COUNT: Cell<usize> = const { Cell::new(0) });
+
+    pub fn count() {
+        COUNT.set(COUNT.get() + 1);
+    }
+
+    pub fn so_far() -> usize {
+        COUNT.get()
+    }
 }
 
 /// Objects are at most a few megabytes.
@@ -269,7 +321,7 @@ mod tests {
             120,
         );
         assert_eq!(
-            entry.bytes,
+            entry.json(),
             r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"120","labels":{"a":"b"},"name":"a"}}"#
         );
         assert_eq!(
@@ -278,13 +330,18 @@ mod tests {
         );
         assert_eq!(entry.label("a"), Some("b"));
         assert_eq!(entry.label("b"), None);
-        let (before, after) = entry.around_version();
-        assert!(before.ends_with(br#""resourceVersion":""#));
-        assert!(after.starts_with(br#"","labels""#));
         let value =
             br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"labels":{"a":"b"},"name":"a"}}"#;
         assert!(entry.is_stored_as(value));
         assert!(!entry.is_stored_as(&value[1..]));
-        assert_eq!(entry.at_revision(7).around_version(), (before, after));
+        assert_eq!(entry.json().len(), entry.json_length());
+        let deleted = entry.at_revision(7);
+        assert_eq!(
+            deleted.json(),
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"7","labels":{"a":"b"},"name":"a"}}"#
+        );
+        let mut written = Vec::new();
+        entry.write_json(7, &mut written);
+        assert_eq!(written, deleted.json());
     }
 }

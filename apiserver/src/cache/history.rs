@@ -54,7 +54,7 @@ impl Change {
     }
 
     fn bytes(&self) -> usize {
-        let length = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |e| e.bytes.len());
+        let length = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |e| e.stored.len());
         length(&self.previous) + length(&self.current)
     }
 }

@@ -20,6 +20,8 @@ use coracle_store::{Event, KeyValue, Revision};
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 
+#[cfg(test)]
+pub use entry::parsed;
 pub use entry::{Entry, EntryError, Fields};
 pub use history::{Change, TooOld};
 pub use watcher::{EventType, WatchEvent, Watcher};

@@ -42,9 +42,9 @@ impl Resource {
     /// The object as clients see it, as JSON: mostly the very bytes of the entry.
     pub fn json(&self, entry: &Entry) -> Result<Bytes, ApiError> {
         if self.conversion.is_none() {
-            return Ok(entry.bytes.clone());
+            return Ok(entry.json());
         }
-        let mut json = Vec::with_capacity(entry.bytes.len() + 64);
+        let mut json = Vec::with_capacity(entry.stored.len() + 64);
         self.decode(entry)?.write_json(&mut json);
         Ok(json.into())
     }

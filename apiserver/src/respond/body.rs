@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     io::Write as _,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -13,39 +14,75 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{Compression, write::GzEncoder};
 use http_body::{Frame, SizeHint};
 
+use crate::cache::Entry;
+
 /// Small items are copied together into frames of about this size, which costs less than
 /// sending each on its own.
 const FRAME: usize = 64 << 10;
-/// Items from this size on are sent as they are.
+/// Pieces from this size on make a frame of their own.
 const LARGE: usize = 16 << 10;
+
+/// A part of a body.
+pub enum Piece {
+    Bytes(Bytes),
+    /// An object as clients get it, written where it is sent.
+    Object(Arc<Entry>),
+}
+
+impl Piece {
+    fn length(&self) -> usize {
+        match self {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::Object(entry) => entry.json_length(),
+        }
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        match self {
+            Piece::Bytes(bytes) => out.put_slice(bytes),
+            Piece::Object(entry) => entry.write_json(entry.revision, out),
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Piece::Bytes(bytes) => bytes,
+            Piece::Object(entry) => entry.json(),
+        }
+    }
+}
 
 /// The pieces of a body, sent in order.
 pub struct Pieces {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     length: u64,
 }
 
 impl Pieces {
-    /// The pieces one after another, with nothing in between.
-    pub fn new(pieces: VecDeque<Bytes>) -> Self {
+    /// A body that is there already.
+    pub fn one(bytes: Bytes) -> Self {
+        Pieces::new(VecDeque::from([Piece::Bytes(bytes)]))
+    }
+
+    fn new(pieces: VecDeque<Piece>) -> Self {
         Pieces {
-            length: pieces.iter().map(|piece| piece.len() as u64).sum(),
+            length: pieces.iter().map(|piece| piece.length() as u64).sum(),
             pieces,
         }
     }
 
     /// A JSON list: `head`, the items with commas in between, `tail`.
-    pub fn list(head: Bytes, items: impl ExactSizeIterator<Item = Bytes>, tail: Bytes) -> Self {
-        const COMMA: Bytes = Bytes::from_static(b",");
+    pub fn list(head: Bytes, items: impl ExactSizeIterator<Item = Piece>, tail: Bytes) -> Self {
+        const COMMA: Piece = Piece::Bytes(Bytes::from_static(b","));
         let mut pieces = VecDeque::with_capacity(2 * items.len() + 2);
-        pieces.push_back(head);
+        pieces.push_back(Piece::Bytes(head));
         for (index, item) in items.enumerate() {
             if index > 0 {
                 pieces.push_back(COMMA);
             }
             pieces.push_back(item);
         }
-        pieces.push_back(tail);
+        pieces.push_back(Piece::Bytes(tail));
         Pieces::new(pieces)
     }
 
@@ -57,11 +94,14 @@ impl Pieces {
     /// Everything in one piece.
     pub fn concat(mut self) -> Bytes {
         if self.pieces.len() == 1 {
-            return self.pieces.pop_front().unwrap_or_default();
+            return self
+                .pieces
+                .pop_front()
+                .map_or_else(Bytes::new, Piece::into_bytes);
         }
         let mut all = BytesMut::with_capacity(usize::try_from(self.length).unwrap_or(0));
         for piece in self.pieces {
-            all.put(piece);
+            piece.write(&mut all);
         }
         all.freeze()
     }
@@ -71,18 +111,18 @@ impl Pieces {
         let Some(first) = self.pieces.pop_front() else {
             return Bytes::new();
         };
-        let alone = first.len() >= LARGE || self.pieces.is_empty();
+        let alone = first.length() >= LARGE || self.pieces.is_empty();
         if alone {
-            return first;
+            return first.into_bytes();
         }
         let mut frame =
             BytesMut::with_capacity(FRAME.min(usize::try_from(self.length).unwrap_or(FRAME)));
-        frame.put(first);
+        first.write(&mut frame);
         while let Some(piece) = self.pieces.front() {
-            if piece.len() >= LARGE || frame.len() + piece.len() > FRAME {
+            if piece.length() >= LARGE || frame.len() + piece.length() > FRAME {
                 break;
             }
-            frame.put_slice(piece);
+            piece.write(&mut frame);
             self.pieces.pop_front();
         }
         frame.freeze()
@@ -176,9 +216,9 @@ mod tests {
     use super::*;
 
     fn list(sizes: &[usize]) -> (Pieces, String) {
-        let items: Vec<Bytes> = sizes
+        let items: Vec<Piece> = sizes
             .iter()
-            .map(|size| Bytes::from("x".repeat(*size)))
+            .map(|size| Piece::Bytes("x".repeat(*size).into()))
             .collect();
         let texts: Vec<String> = sizes.iter().map(|size| "x".repeat(*size)).collect();
         let pieces = Pieces::list("[".into(), items.into_iter(), "]".into());

@@ -1,14 +1,14 @@
 //! Answers: objects and lists in the representation that the client accepts.
 //!
 //! Enter at [`object`] and [`list`]; [`Output`] is what was negotiated. JSON is sent as the
-//! bytes that the watch cache holds; every other form is derived here.
+//! bytes that the watch cache shares with the store; every other form is derived here.
 
 mod body;
 mod negotiate;
 mod pretty;
 mod table;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -28,7 +28,7 @@ pub use negotiate::{
 };
 pub use table::Row;
 
-use body::Gzip;
+use body::{Gzip, Piece};
 
 use crate::{cache::Entry, error::ApiError, registry::Resource};
 
@@ -57,7 +57,7 @@ pub fn object(
         Transform::None => resource.json(entry)?,
         _ => transformed(output.transform, resource, entry, true)?,
     };
-    send(output, code, Pieces::new(VecDeque::from([json])))
+    send(output, code, Pieces::one(json))
 }
 
 /// Answers with an object that is not in the cache: the result of a dry run, or of a
@@ -78,7 +78,7 @@ pub fn json_bytes(
     code: StatusCode,
     json: Bytes,
 ) -> Result<Response<Body>, ApiError> {
-    send(output, code, Pieces::new(VecDeque::from([json])))
+    send(output, code, Pieces::one(json))
 }
 
 /// Answers with anything that serialises.
@@ -110,16 +110,19 @@ pub fn list(
     let pieces = match output.transform {
         Transform::None => {
             let (kind, version) = (resource.kind.list_kind(), resource.kind.api_version());
-            let items: Vec<Bytes> = entries
+            let items = entries
                 .iter()
-                .map(|entry| resource.json(entry))
-                .collect::<Result<_, _>>()?;
+                .map(|entry| match resource.conversion {
+                    None => Ok(Piece::Object(entry.clone())),
+                    Some(_) => resource.json(entry).map(Piece::Bytes),
+                })
+                .collect::<Result<_, ApiError>>()?;
             list_pieces(&kind, &version, &metadata, items)
         }
         Transform::MetadataList(version) => {
             let items = entries
                 .iter()
-                .map(|entry| table::partial(version, &entry.metadata()))
+                .map(|entry| Piece::Bytes(table::partial(version, &entry.metadata())))
                 .collect();
             let api_version = version.api_version();
             list_pieces("PartialObjectMetadataList", api_version, &metadata, items)
@@ -132,7 +135,7 @@ pub fn list(
         }
         Transform::Table { version, include } => {
             let table = table_of(resource, entries, &metadata, version, include, true)?;
-            Pieces::new(VecDeque::from([table]))
+            Pieces::one(table)
         }
     };
     send(output, StatusCode::OK, pieces)
@@ -200,7 +203,7 @@ fn table_of<E: std::borrow::Borrow<Entry>>(
     Ok(out.into())
 }
 
-fn list_pieces(kind: &str, api_version: &str, metadata: &[u8], items: Vec<Bytes>) -> Pieces {
+fn list_pieces(kind: &str, api_version: &str, metadata: &[u8], items: Vec<Piece>) -> Pieces {
     let mut head =
         format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":"#).into_bytes();
     head.extend_from_slice(metadata);
@@ -231,16 +234,15 @@ fn send(output: &Output, code: StatusCode, pieces: Pieces) -> Result<Response<Bo
 
 /// The encoded form, and its type.
 fn encode(output: &Output, pieces: Pieces) -> Result<(Pieces, &'static str), ApiError> {
-    let one = |bytes: Bytes| Pieces::new(VecDeque::from([bytes]));
     let encoded = match (output.media, output.pretty) {
         (Media::Json, false) => pieces,
-        (Media::Json, true) => one(pretty::indent(&pieces.concat())),
-        (Media::Yaml, _) => one(pretty::yaml(&pieces.concat())?),
+        (Media::Json, true) => Pieces::one(pretty::indent(&pieces.concat())),
+        (Media::Yaml, _) => Pieces::one(pretty::yaml(&pieces.concat())?),
         (Media::Protobuf, _) => {
             let json = pieces.concat();
             match protobuf::from_json(&json) {
-                Ok(bytes) => one(bytes.into()),
-                Err(ProtobufError::UnknownKind { .. }) => return Ok((one(json), JSON)),
+                Ok(bytes) => Pieces::one(bytes.into()),
+                Err(ProtobufError::UnknownKind { .. }) => return Ok((Pieces::one(json), JSON)),
                 Err(error) => return Err(ApiError::internal(error)),
             }
         }

@@ -151,7 +151,7 @@ pub fn to_bytes(resource: &Resource, object: &dyn Object) -> Bytes {
         None => {
             let mut bytes = Vec::with_capacity(1024);
             object.write_json(&mut bytes);
-            expect(resource, bytes.into(), object)
+            expect(resource, exact(bytes), object)
         }
     }
 }
@@ -159,7 +159,7 @@ pub fn to_bytes(resource: &Resource, object: &dyn Object) -> Bytes {
 /// Whether the object, as it would be stored, is what is stored. It comes back as it was.
 pub fn is_stored_as(resource: &Resource, object: &mut dyn Object, entry: &Entry) -> bool {
     let version = object.meta_mut().resource_version.take();
-    let mut bytes = Vec::with_capacity(entry.bytes.len());
+    let mut bytes = Vec::with_capacity(entry.stored.len());
     match resource.conversion {
         Some(conversion) => conversion.to_stored(object).write_json(&mut bytes),
         None => object.write_json(&mut bytes),
@@ -180,7 +180,12 @@ fn stored_bytes(resource: &Resource, mut object: Box<dyn Object>) -> Bytes {
     object.meta_mut().resource_version = None;
     let mut bytes = Vec::with_capacity(1024);
     object.write_json(&mut bytes);
-    expect(resource, bytes.into(), &*object)
+    expect(resource, exact(bytes), &*object)
+}
+
+/// Without spare capacity, which the store and the watch cache would keep as long as the object.
+fn exact(bytes: Vec<u8>) -> Bytes {
+    bytes.into_boxed_slice().into()
 }
 
 fn expect(resource: &Resource, bytes: Bytes, stored: &dyn Object) -> Bytes {

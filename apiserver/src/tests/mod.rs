@@ -7,6 +7,7 @@ mod openapi;
 mod paths;
 mod services;
 mod subresources;
+mod unparsed;
 mod update;
 mod watch;
 

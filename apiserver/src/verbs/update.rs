@@ -181,7 +181,7 @@ async fn change_entry(
     let value = strategy::into_bytes(resource, new);
     if ends {
         // The last write of an object is seen only in its deletion.
-        let last = Entry::unindexed_at(entry.key.clone(), &value, entry.revision);
+        let last = Entry::unindexed_at(entry.key.clone(), value, entry.revision);
         let last = last.map_err(ApiError::internal)?;
         let gone = companions::delete(server, &*old);
         return Ok(remove(server.registry(), entry, gone)

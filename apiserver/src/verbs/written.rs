@@ -100,7 +100,7 @@ async fn put(
     };
     let transaction = transaction(compare, write, companions);
     let revision = registry.store().commit(transaction).await?;
-    Entry::unindexed_at(key, &value, revision).map_err(|error| Error::Backend(error.to_string()))
+    Entry::unindexed_at(key, value, revision).map_err(|error| Error::Backend(error.to_string()))
 }
 
 /// The object's own comparison comes first, so that it is the one that is reported.

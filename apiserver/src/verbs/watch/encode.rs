@@ -7,7 +7,7 @@ use coracle_api::codec::protobuf;
 use coracle_store::Revision;
 
 use crate::{
-    cache::{Entry, WatchEvent},
+    cache::WatchEvent,
     error::ApiError,
     registry::Resource,
     respond::{self, JSON, Media, Output, Transform},
@@ -67,7 +67,7 @@ impl Encoder {
         }
         if plain {
             open(out, event.event_type.name());
-            at_revision(out, &event.entry, event.revision);
+            event.entry.write_json(event.revision, out);
             close(out);
             return;
         }
@@ -156,15 +156,4 @@ fn open(out: &mut BytesMut, event_type: &str) {
 
 fn close(out: &mut BytesMut) {
     out.extend_from_slice(b"}\n");
-}
-
-fn at_revision(out: &mut BytesMut, entry: &Entry, revision: Revision) {
-    if entry.revision == revision {
-        out.extend_from_slice(&entry.bytes);
-        return;
-    }
-    let (before, after) = entry.around_version();
-    out.extend_from_slice(before);
-    out.extend_from_slice(revision.to_string().as_bytes());
-    out.extend_from_slice(after);
 }
