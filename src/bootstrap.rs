@@ -20,10 +20,18 @@ use kube::{
 use serde::{Deserialize as _, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
+use crate::cli::Disable;
+
 const MANIFESTS: &[&str] = &[
     include_str!("../manifests/bootstrap/namespaces.yaml"),
     include_str!("../manifests/bootstrap/priority-classes.yaml"),
 ];
+
+/// What belongs to a component that can be left out.
+const OPTIONAL: &[(Disable, &str)] = &[(
+    Disable::MetricsServer,
+    include_str!("../manifests/bootstrap/metrics-server.yaml"),
+)];
 
 /// Where the API server is reached.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +44,14 @@ pub struct ApiAddress {
 }
 
 /// Puts in place what is missing.
-pub async fn run(client: &Client, api: ApiAddress) -> anyhow::Result<()> {
-    for manifest in MANIFESTS {
+pub async fn run(
+    client: &Client,
+    api: ApiAddress,
+    enabled: impl Fn(Disable) -> bool,
+) -> anyhow::Result<()> {
+    let optional = OPTIONAL.iter().filter(|(component, _)| enabled(*component));
+    let optional = optional.map(|(_, manifest)| manifest);
+    for manifest in MANIFESTS.iter().chain(optional) {
         for document in serde_yaml_ng::Deserializer::from_str(manifest) {
             let object = DynamicObject::deserialize(document).context("in a built-in manifest")?;
             create(client, object).await?;

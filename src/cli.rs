@@ -126,7 +126,8 @@ pub struct ServerArgs {
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
 
-    /// Do without a component: dns, proxy, scheduler or controllers. May be repeated.
+    /// Do without a component: dns, proxy, scheduler, controllers or metrics-server. May be
+    /// repeated.
     #[arg(long, value_name = "COMPONENT", value_enum, value_delimiter = ',')]
     pub disable: Vec<Disable>,
 
@@ -148,7 +149,57 @@ pub struct ServerArgs {
     pub kubelet_port: u16,
 
     #[command(flatten)]
+    pub autoscaling: AutoscalingArgs,
+
+    #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Less would only keep the server busy.
+const SHORTEST_SYNC_PERIOD: Duration = Duration::from_millis(100);
+
+/// How horizontal pod autoscalers decide. The names are those of upstream's controller manager.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Autoscaling")]
+pub struct AutoscalingArgs {
+    /// Time between two looks at an autoscaler's metrics.
+    #[arg(long, default_value = "15s", value_name = "DURATION", value_parser = duration)]
+    pub horizontal_pod_autoscaler_sync_period: Duration,
+
+    /// How long a higher recommendation holds against a lower one.
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = duration)]
+    pub horizontal_pod_autoscaler_downscale_stabilization: Duration,
+
+    /// How far from its target a metric may be without a change, as a part of the target.
+    #[arg(long, default_value_t = 0.1, value_name = "RATIO")]
+    pub horizontal_pod_autoscaler_tolerance: f64,
+
+    /// For so long after a pod's start, CPU that it uses before it is ready does not count.
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = duration)]
+    pub horizontal_pod_autoscaler_cpu_initialization_period: Duration,
+
+    /// A pod that turned unready within this time after its start was never ready.
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    pub horizontal_pod_autoscaler_initial_readiness_delay: Duration,
+
+    /// Autoscalers that are looked at at the same time.
+    #[arg(long, default_value_t = 5, value_name = "NUMBER")]
+    pub concurrent_horizontal_pod_autoscaler_syncs: usize,
+}
+
+impl AutoscalingArgs {
+    pub fn settings(&self) -> coracle_controllers::Autoscaling {
+        coracle_controllers::Autoscaling {
+            sync_period: self
+                .horizontal_pod_autoscaler_sync_period
+                .max(SHORTEST_SYNC_PERIOD),
+            downscale_stabilization: self.horizontal_pod_autoscaler_downscale_stabilization,
+            tolerance: self.horizontal_pod_autoscaler_tolerance,
+            cpu_initialization_period: self.horizontal_pod_autoscaler_cpu_initialization_period,
+            initial_readiness_delay: self.horizontal_pod_autoscaler_initial_readiness_delay,
+            concurrent_syncs: self.concurrent_horizontal_pod_autoscaler_syncs.max(1),
+        }
+    }
 }
 
 /// An inclusive range of ports.
@@ -171,16 +222,14 @@ fn port_range(text: &str) -> Result<PortRange, String> {
     }
 }
 
+/// Seconds, or what Go reads as a duration: `90s`, `1m30s`, `500ms`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "expected a duration such as 90s".to_owned())?;
-    match unit {
-        "" | "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        _ => Err("the unit must be s or m".to_owned()),
+    let bad = || "expected a duration such as 90s or 1m30s".to_owned();
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
     }
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| bad())?;
+    Duration::try_from(duration).map_err(|_| bad())
 }
 
 /// What can be left out of a server.
@@ -190,6 +239,7 @@ pub enum Disable {
     Proxy,
     Scheduler,
     Controllers,
+    MetricsServer,
 }
 
 #[derive(Debug, Args)]
@@ -252,6 +302,17 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_as_by_go() {
+        let seconds = |text| duration(text).ok().map(|it| it.as_secs_f64());
+        assert_eq!(seconds("90"), Some(90.0));
+        assert_eq!(seconds("1m30s"), Some(90.0));
+        assert_eq!(seconds("500ms"), Some(0.5));
+        assert_eq!(seconds("5m0s"), Some(300.0));
+        assert_eq!(seconds("-1s"), None);
+        assert_eq!(seconds("soon"), None);
     }
 
     #[test]

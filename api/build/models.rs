@@ -12,6 +12,10 @@ use serde_json::Value;
 /// Group, version and kind.
 pub type Gvk = (&'static str, &'static str, String);
 
+/// Kinds that `k8s-openapi` does not have.
+const METRICS: [&str; 2] = ["NodeMetrics", "PodMetrics"];
+const METRICS_PACKAGE: &str = "io.k8s.metrics.pkg.apis.metrics.v1beta1";
+
 #[derive(Default)]
 pub struct Models {
     generator: SchemaGenerator,
@@ -96,6 +100,12 @@ pub fn read() -> Models {
             APIGroup APIGroupList APIResourceList APIVersions Status
         }
     );
+    for kind in METRICS {
+        let of = ("metrics.k8s.io", "v1beta1");
+        models.packages.insert(METRICS_PACKAGE.to_owned(), of);
+        let name = format!("{METRICS_PACKAGE}.{kind}");
+        models.kinds.insert(name, (of.0, of.1, kind.to_owned()));
+    }
     models.add::<meta::DeleteOptions>();
     models.add::<meta::Patch>();
     models.add::<meta::WatchEvent<()>>();

@@ -65,6 +65,7 @@ pub fn definitions(types: &Types, descriptions: &Path) -> Result<String, Box<dyn
             lines.insert(name.clone(), special(name, schema));
         }
     }
+    lines.insert(format!("{META}Duration"), duration());
     let line = |(name, value)| format!("{name}\t{value}\n");
     Ok(lines.into_iter().map(line).collect())
 }
@@ -239,7 +240,7 @@ impl Builder<'_> {
             "Quantity" => reference("io.k8s.apimachinery.pkg.api.resource.Quantity"),
             "IntOrString" => reference("io.k8s.apimachinery.pkg.util.intstr.IntOrString"),
             "RawExtension" => reference("io.k8s.apimachinery.pkg.runtime.RawExtension"),
-            "Time" | "MicroTime" | "FieldsV1" => reference(&format!("{META}{of}")),
+            "Time" | "MicroTime" | "Duration" | "FieldsV1" => reference(&format!("{META}{of}")),
             of if of.starts_with("JSON") => reference(&format!(
                 "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.{of}"
             )),
@@ -342,6 +343,16 @@ fn extensions(flag: &str, field: &Field, into: &mut Map<String, Value>) {
         }
         _ => {}
     }
+}
+
+/// No type of a stable group has one, so `k8s-openapi` does not know it.
+fn duration() -> Value {
+    json!({
+        "description": "Duration is a wrapper around time.Duration which supports correct \
+                        marshaling to YAML and JSON. In particular, it marshals into strings, \
+                        which can be used as map keys in json.",
+        "type": "string",
+    })
 }
 
 /// What is no object, or in no table.

@@ -29,7 +29,7 @@ pub struct Field {
     pub flags: Vec<String>,
 }
 
-const SCALARS: [&str; 16] = [
+const SCALARS: [&str; 17] = [
     "string",
     "int32",
     "int64",
@@ -39,6 +39,7 @@ const SCALARS: [&str; 16] = [
     "Quantity",
     "Time",
     "MicroTime",
+    "Duration",
     "IntOrString",
     "RawExtension",
     "FieldsV1",

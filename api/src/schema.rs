@@ -105,6 +105,7 @@ enum Of {
     Quantity,
     Time,
     MicroTime,
+    Duration,
     IntOrString,
     RawExtension,
     FieldsV1,
@@ -128,6 +129,8 @@ pub enum ValueType {
     Quantity,
     Time,
     MicroTime,
+    /// Go's, such as `1m0.5s`.
+    Duration,
     IntOrString,
     /// Any JSON object.
     RawExtension,
@@ -186,6 +189,7 @@ impl Field {
             Of::Quantity => ValueType::Quantity,
             Of::Time => ValueType::Time,
             Of::MicroTime => ValueType::MicroTime,
+            Of::Duration => ValueType::Duration,
             Of::IntOrString => ValueType::IntOrString,
             Of::RawExtension => ValueType::RawExtension,
             Of::FieldsV1 => ValueType::FieldsV1,

@@ -27,6 +27,7 @@ pub mod pki;
 mod query;
 pub mod registry;
 pub mod request_info;
+pub mod resource_metrics;
 mod respond;
 pub mod selector;
 mod server;

@@ -33,6 +33,7 @@ use crate::{
     },
     handler::{Handler, Handlers, Place},
     node_proxy::{NodeProxy, NodeTls},
+    resource_metrics::ResourceMetrics,
 };
 
 /// What the plugins depend on.
@@ -98,6 +99,9 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
     )));
     let mut handlers = handlers(&accounts, tokens);
     handlers.extend(node_proxy.handlers());
+    // Without the kinds of the group in the registry nobody comes here.
+    let metrics = ResourceMetrics::new(registry.clone(), Arc::new(node_proxy));
+    handlers.extend(metrics.handlers());
     handlers.extend(access_reviews(&authorizer, rbac));
     Ok(Plugins {
         authenticator: Arc::new(Requests::new(authenticators, security.anonymous)),

@@ -1,6 +1,6 @@
 //! What every controller is given.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use coracle_client::{EventRecorder, Informers};
 use ipnet::IpNet;
@@ -8,6 +8,38 @@ use kube::Client;
 use tokio::sync::broadcast;
 
 use crate::objects::{Kept, Objects};
+
+/// How autoscalers decide.
+#[derive(Clone, Copy, Debug)]
+pub struct Autoscaling {
+    /// Between two looks at an autoscaler.
+    pub sync_period: Duration,
+    /// How long a higher recommendation holds against a lower one, without rules of its own.
+    pub downscale_stabilization: Duration,
+    /// How far from the target is near enough, as a part of it, where the autoscaler does not say.
+    pub tolerance: f64,
+    /// After its start, a pod's CPU is looked at with doubt for so long, as it may be busy
+    /// starting.
+    pub cpu_initialization_period: Duration,
+    /// A pod that has not been ready since so long after its start, never was.
+    pub initial_readiness_delay: Duration,
+    /// Autoscalers that are looked at at the same time.
+    pub concurrent_syncs: usize,
+}
+
+impl Default for Autoscaling {
+    /// Upstream's.
+    fn default() -> Self {
+        Autoscaling {
+            sync_period: Duration::from_secs(15),
+            downscale_stabilization: Duration::from_mins(5),
+            tolerance: 0.1,
+            cpu_initialization_period: Duration::from_mins(5),
+            initial_readiness_delay: Duration::from_secs(30),
+            concurrent_syncs: 5,
+        }
+    }
+}
 
 /// What the controllers need to know of the cluster.
 #[derive(Clone, Debug)]
@@ -22,6 +54,7 @@ pub struct Config {
     pub node_cidr_mask_ipv4: u8,
     /// The same for IPv6.
     pub node_cidr_mask_ipv6: u8,
+    pub autoscaling: Autoscaling,
 }
 
 impl Default for Config {
@@ -33,6 +66,7 @@ impl Default for Config {
             service_cidrs: Vec::new(),
             node_cidr_mask_ipv4: 24,
             node_cidr_mask_ipv6: 64,
+            autoscaling: Autoscaling::default(),
         }
     }
 }

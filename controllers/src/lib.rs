@@ -47,7 +47,7 @@ mod work;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-pub use context::{Config, Context};
+pub use context::{Autoscaling, Config, Context};
 pub use error::Error;
 
 /// One controller of the table.

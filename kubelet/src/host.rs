@@ -12,6 +12,7 @@ use crate::{
     pods::manager::Manager,
     runtime::HealthWatch,
     server::{Host, MetricsPage, summary::Summary},
+    stats::Statistics,
 };
 
 /// The kubelet as its endpoints see it: there from the beginning, with something to tell once the
@@ -25,6 +26,7 @@ pub struct NodeHost {
 pub struct Running {
     pub manager: Arc<Manager>,
     pub health: HealthWatch,
+    pub statistics: Arc<Statistics>,
 }
 
 impl NodeHost {
@@ -62,8 +64,15 @@ impl Host for NodeHost {
         }
     }
 
-    async fn summary(&self, _only_cpu_and_memory: bool) -> Result<Summary, String> {
-        Err("no statistics are kept".to_owned())
+    async fn summary(&self, only_cpu_and_memory: bool) -> Result<Summary, String> {
+        let Some(running) = self.running.load_full() else {
+            return Err("the kubelet is starting".to_owned());
+        };
+        let summary = tokio::task::spawn_blocking(move || {
+            let pods = running.manager.pods();
+            running.statistics.summary(&pods, only_cpu_and_memory)
+        });
+        summary.await.map_err(|error| error.to_string())
     }
 
     fn metrics(&self, _page: MetricsPage) -> String {

@@ -29,6 +29,7 @@ use crate::{
     },
     runtime::{self, Hints, Supervisor},
     server::Host,
+    stats::Statistics,
     volumes::Volumes,
 };
 
@@ -121,6 +122,12 @@ impl Kubelet {
             started: Timestamp::now(),
             seccomp_root: config.root_dir.join("seccomp"),
         });
+        let statistics = Statistics::new(
+            &config.node_name,
+            services.cgroups.clone(),
+            services.kubepods(),
+            config.root_dir.clone(),
+        );
         let pods = self.informers.get::<Pod>();
         let manager = Arc::new(Manager::new(
             services,
@@ -130,6 +137,7 @@ impl Kubelet {
         self.host.set(Some(Running {
             manager: manager.clone(),
             health: health.clone(),
+            statistics: Arc::new(statistics),
         }));
         let agent = NodeAgent::new(
             Arc::new(config.clone()),

@@ -12,6 +12,7 @@ pub mod pods;
 pub mod probes;
 pub mod runtime;
 pub mod server;
+mod stats;
 pub mod volumes;
 
 pub use config::Config;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use coracle_api::{Identity, kinds};
+use coracle_api::{Identity, kinds, metrics};
 use coracle_apiserver::{
     ApiServer, Registry,
     authn::StaticTokens,
@@ -69,7 +69,11 @@ impl ControlPlane {
         )?);
         info!(folder = %settings.layout.tls().display(), "certificates are in place");
 
-        let registry = Registry::new(store.clone(), kinds::builtin());
+        let mut served = kinds::builtin().to_vec();
+        if settings.enabled(Disable::MetricsServer) {
+            served.extend(metrics::kinds());
+        }
+        let registry = Registry::new(store.clone(), &served);
         let config = coracle_apiserver::Config {
             service_cidr: args.service_cidr,
             node_ports: args.service_node_port_range.first..=args.service_node_port_range.last,
@@ -91,7 +95,7 @@ impl ControlPlane {
             port: address.port(),
         };
         let own = client(&server, "system:apiserver", &["system:masters"]);
-        bootstrap::run(&own, api).await?;
+        bootstrap::run(&own, api, |component| settings.enabled(component)).await?;
         rbac::reconcile(&own).await?;
         let serving = serve(&server, &certificates, listener, shutdown.clone())?;
         certificates.write_kubeconfigs()?;
@@ -143,6 +147,7 @@ impl ControlPlane {
                     root_ca: self.certificates.server_ca.clone(),
                     cluster_cidrs: vec![settings.args.cluster_cidr],
                     service_cidrs: vec![settings.args.service_cidr],
+                    autoscaling: settings.args.autoscaling.settings(),
                     ..coracle_controllers::Config::default()
                 },
             );

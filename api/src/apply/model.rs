@@ -122,6 +122,7 @@ impl Model {
             ValueType::Quantity
             | ValueType::Time
             | ValueType::MicroTime
+            | ValueType::Duration
             | ValueType::IntOrString => scalar(Scalar::Untyped),
             ValueType::FieldsV1 => Model::deduced(),
             ValueType::RawExtension

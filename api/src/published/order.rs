@@ -37,6 +37,8 @@ pub fn priority(group: &str, version: &str) -> Priority {
         "node.k8s.io" => 16300,
         "resource.k8s.io" | "discovery.k8s.io" => 16200,
         "flowcontrol.apiserver.k8s.io" => 16100,
+        // Behind everything, as its add-on registers it upstream.
+        "metrics.k8s.io" => 100,
         _ => {
             return Priority {
                 group: 1000,

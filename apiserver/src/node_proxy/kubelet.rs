@@ -1,11 +1,14 @@
 //! Where a node's kubelet listens.
 
+use async_trait::async_trait;
+use axum::body::Body;
 use coracle_transport::Backend;
-use http::StatusCode;
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
 use k8s_openapi::api::core::v1::Node;
 
-use super::{Inner, target::tls_backend};
-use crate::error::ApiError;
+use super::{Inner, NodeProxy, target::tls_backend};
+use crate::{error::ApiError, resource_metrics::Source};
 
 /// The kinds of address by which nodes are reached, the best first.
 const PREFERRED: [&str; 5] = [
@@ -56,6 +59,29 @@ impl Inner {
             &self.tls.unverified_kubelets
         };
         tls_backend(&address.host, address.port, config)
+    }
+}
+
+/// What is read of a page of metrics at most: of a node with a thousand containers, and more.
+const MAX_PAGE_BYTES: usize = 16 << 20;
+
+#[async_trait]
+impl Source for NodeProxy {
+    async fn page(&self, node: &str) -> Result<String, String> {
+        let backend = self.0.kubelet(node, true).await;
+        let backend = backend.map_err(|error| error.to_string())?;
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = Uri::from_static("/metrics/resource");
+        let sent = self.0.forwarder.send(&backend, request).await;
+        let answer = sent.map_err(|error| error.to_string())?;
+        if !answer.status().is_success() {
+            return Err(format!("the kubelet answers {}", answer.status()));
+        }
+        let body = Limited::new(answer.into_body(), MAX_PAGE_BYTES)
+            .collect()
+            .await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        String::from_utf8(body.into()).map_err(|error| error.to_string())
     }
 }
 

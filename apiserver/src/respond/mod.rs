@@ -4,6 +4,7 @@
 //! bytes that the watch cache shares with the store; every other form is derived here.
 
 mod body;
+mod computed;
 mod negotiate;
 mod pretty;
 mod table;
@@ -22,6 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde::Serialize;
 
 pub use body::Pieces;
+pub use computed::{computed, computed_list};
 pub use negotiate::{
     IncludeObject, JSON, MEDIA_TYPES, Media, MetaVersion, Output, PROTOBUF, Transform, YAML,
     accepts_gzip,

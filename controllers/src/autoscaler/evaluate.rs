@@ -19,12 +19,9 @@ use kube::api::GroupVersionKind;
 
 use super::{
     ACTIVE, Controller, Look, Target, group_version,
-    replicas::{self, Goal, Proposal, Tolerance},
+    replicas::{self, Goal, Proposal, Starting, Tolerance},
 };
 use crate::work::Key;
-
-/// How far from the target is near enough, where the autoscaler does not say.
-const TOLERANCE: f64 = 0.1;
 
 /// What the metrics ask for.
 pub(super) struct Wish {
@@ -60,10 +57,11 @@ struct Subject<'a> {
     now: jiff::Timestamp,
 }
 
-fn tolerance(object: &HorizontalPodAutoscaler) -> Tolerance {
+/// Where the autoscaler does not say, `default`.
+fn tolerance(object: &HorizontalPodAutoscaler, default: f64) -> Tolerance {
     let behavior = object.spec.behavior.as_ref();
     let of = |quantity: Option<&Quantity>| {
-        quantity.map_or(TOLERANCE, |quantity| Amount::from(quantity).as_f64())
+        quantity.map_or(default, |quantity| Amount::from(quantity).as_f64())
     };
     Tolerance {
         up: of(behavior.and_then(|rules| rules.scale_up.as_ref()?.tolerance.as_ref())),
@@ -117,7 +115,7 @@ impl Controller {
             selector: &selector,
             current,
             observed,
-            tolerance: tolerance(look.object),
+            tolerance: tolerance(look.object, self.settings.tolerance),
             now: look.now,
         };
         let specs = look.object.spec.metrics.as_deref().unwrap_or_default();
@@ -282,7 +280,7 @@ impl Controller {
             subject.current,
             subject.pods,
             &samples,
-            name == "cpu",
+            (name == "cpu").then(|| Starting::new(&self.settings)),
             &goal,
             subject.tolerance,
             subject.now,
@@ -309,7 +307,7 @@ impl Controller {
             subject.current,
             subject.pods,
             &samples,
-            false,
+            None,
             &Goal::Average(milli(target)),
             subject.tolerance,
             subject.now,

@@ -3,11 +3,10 @@
 //! Enter at [`History::normalize`]. Upstream: `normalizeDesiredReplicas…` in
 //! `pkg/controller/podautoscaler/horizontal.go`.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerBehavior};
-
-/// How long a higher recommendation holds against a lower one, without rules of its own.
-const DOWNSCALE_WINDOW: i32 = 300;
 
 /// A number of replicas, or a change of it, and when.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,14 +133,16 @@ impl History {
         events.push(Event { replicas, at: now });
     }
 
-    /// Remembers the wish, and says how far it is followed now.
+    /// Remembers the wish, and says how far it is followed now. `window`: how long a higher
+    /// recommendation holds against a lower one, where the behavior does not say.
     pub fn normalize(
         &mut self,
         behavior: Option<&HorizontalPodAutoscalerBehavior>,
+        window: Duration,
         sizes: Sizes,
         now: Timestamp,
     ) -> Outcome {
-        let (stabilized, why) = self.stabilize(behavior, sizes, now);
+        let (stabilized, why) = self.stabilize(behavior, window, sizes, now);
         let able = if stabilized == sizes.desired {
             READY
         } else {
@@ -166,17 +167,19 @@ impl History {
     fn stabilize(
         &mut self,
         behavior: Option<&HorizontalPodAutoscalerBehavior>,
+        window: Duration,
         sizes: Sizes,
         now: Timestamp,
     ) -> (i32, Why) {
+        let downscale = i32::try_from(window.as_secs()).unwrap_or(i32::MAX);
         let window = |rules: Option<&HPAScalingRules>, default: i32| {
             rules
                 .and_then(|rules| rules.stabilization_window_seconds)
                 .unwrap_or(default)
         };
         let up = behavior.map_or(0, |behavior| window(behavior.scale_up.as_ref(), 0));
-        let down = behavior.map_or(DOWNSCALE_WINDOW, |behavior| {
-            window(behavior.scale_down.as_ref(), DOWNSCALE_WINDOW)
+        let down = behavior.map_or(downscale, |behavior| {
+            window(behavior.scale_down.as_ref(), downscale)
         });
         let lowest = self.recent(up, now).min().unwrap_or(sizes.desired);
         let highest = self.recent(down, now).max().unwrap_or(sizes.desired);
@@ -320,6 +323,8 @@ mod tests {
 
     use super::*;
 
+    const WINDOW: Duration = Duration::from_secs(300);
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + second).expect("a time")
     }
@@ -344,7 +349,7 @@ mod tests {
                 max,
                 ..sizes(current, desired)
             };
-            let outcome = History::default().normalize(None, sizes, at(0));
+            let outcome = History::default().normalize(None, WINDOW, sizes, at(0));
             (outcome.replicas, outcome.limited, outcome.limit.0)
         };
         assert_eq!(of(3, 5, 100), (5, false, "DesiredWithinRange"));
@@ -358,13 +363,13 @@ mod tests {
     fn a_higher_recommendation_holds_for_five_minutes() {
         let mut history = History::default();
         history.start(8, at(0));
-        let first = history.normalize(None, sizes(8, 3), at(10));
+        let first = history.normalize(None, WINDOW, sizes(8, 3), at(10));
         assert_eq!((first.replicas, first.able.0), (8, "ScaleDownStabilized"));
-        let second = history.normalize(None, sizes(8, 5), at(200));
+        let second = history.normalize(None, WINDOW, sizes(8, 5), at(200));
         assert_eq!(second.replicas, 8);
-        let later = history.normalize(None, sizes(8, 3), at(301));
+        let later = history.normalize(None, WINDOW, sizes(8, 3), at(301));
         assert_eq!(later.replicas, 5);
-        let last = history.normalize(None, sizes(5, 3), at(501));
+        let last = history.normalize(None, WINDOW, sizes(5, 3), at(501));
         assert_eq!((last.replicas, last.able.0), (3, "ReadyForNewScale"));
     }
 
@@ -379,15 +384,15 @@ mod tests {
                 { "type": "Percent", "value": 10, "periodSeconds": 60 }] },
         }));
         let mut history = History::default();
-        let up = history.normalize(Some(&rules), sizes(11, 50), at(0));
+        let up = history.normalize(Some(&rules), WINDOW, sizes(11, 50), at(0));
         assert_eq!((up.replicas, up.limit.0), (17, "ScaleUpLimit"));
         history.scaled(Some(&rules), 11, 17, at(0));
         // Nothing more in this minute.
-        let more = history.normalize(Some(&rules), sizes(17, 50), at(30));
+        let more = history.normalize(Some(&rules), WINDOW, sizes(17, 50), at(30));
         assert_eq!(more.replicas, 17);
-        let next = history.normalize(Some(&rules), sizes(17, 50), at(61));
+        let next = history.normalize(Some(&rules), WINDOW, sizes(17, 50), at(61));
         assert_eq!(next.replicas, 26);
-        let down = History::default().normalize(Some(&rules), sizes(30, 1), at(0));
+        let down = History::default().normalize(Some(&rules), WINDOW, sizes(30, 1), at(0));
         assert_eq!((down.replicas, down.limit.0), (27, "ScaleDownLimit"));
     }
 
@@ -400,11 +405,11 @@ mod tests {
         }));
         let mut history = History::default();
         history.start(2, at(0));
-        let up = history.normalize(Some(&rules), sizes(2, 5), at(10));
+        let up = history.normalize(Some(&rules), WINDOW, sizes(2, 5), at(10));
         assert_eq!((up.replicas, up.able.0), (2, "ScaleUpStabilized"));
-        let up = history.normalize(Some(&rules), sizes(2, 6), at(65));
+        let up = history.normalize(Some(&rules), WINDOW, sizes(2, 6), at(65));
         assert_eq!(up.replicas, 5);
-        let down = History::default().normalize(Some(&rules), sizes(5, 1), at(0));
+        let down = History::default().normalize(Some(&rules), WINDOW, sizes(5, 1), at(0));
         assert_eq!((down.replicas, down.limited), (5, true));
     }
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::replicas::{Sample, Samples};
 use crate::error;
 
+const CUSTOM: &str = "custom.metrics.k8s.io";
 /// The window of a metric that does not say.
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -61,13 +62,12 @@ impl Metrics {
         metric: &MetricIdentifier,
     ) -> Result<Samples, String> {
         let path = format!(
-            "/apis/custom.metrics.k8s.io/v1beta2/namespaces/{namespace}/pods/*/{}\
-             ?labelSelector={}&metricLabelSelector={}",
+            "namespaces/{namespace}/pods/*/{}?labelSelector={}&metricLabelSelector={}",
             metric.name,
             encode(selector),
             encode(&written(metric.selector.as_ref())),
         );
-        let list = self.get(path).await.map_err(unavailable)?;
+        let list = self.custom(&path, "pods").await?;
         let samples: Samples = items(&list).filter_map(custom_sample).collect();
         if samples.is_empty() {
             return Err("no metrics returned from custom metrics API".to_owned());
@@ -83,15 +83,41 @@ impl Metrics {
         name: &str,
         metric: &MetricIdentifier,
     ) -> Result<i64, String> {
-        let path = format!(
-            "/apis/custom.metrics.k8s.io/v1beta2/namespaces/{namespace}/{resource}/{name}/{}\
-             ?metricLabelSelector={}",
-            metric.name,
-            encode(&written(metric.selector.as_ref())),
-        );
-        let list = self.get(path).await.map_err(unavailable)?;
-        let value = items(&list).find_map(|item| amount(item.get("value")?));
-        value.ok_or_else(|| "no metrics returned from custom metrics API".to_owned())
+        let object = if resource == "namespaces" {
+            format!("namespaces/{namespace}/metrics")
+        } else {
+            format!("namespaces/{namespace}/{resource}/{name}")
+        };
+        let selector = encode(&written(metric.selector.as_ref()));
+        let path = format!("{object}/{}?metricLabelSelector={selector}", metric.name);
+        let list = self.custom(&path, resource).await?;
+        let found: Vec<&Value> = items(&list).collect();
+        let [item] = found[..] else {
+            return Err(unavailable(&format!(
+                "the custom metrics API server returned {} results when we asked for exactly one",
+                found.len()
+            )));
+        };
+        item.get("value").and_then(amount).ok_or_else(|| {
+            let what = "the custom metrics API server returned a metric without a value";
+            unavailable(what)
+        })
+    }
+
+    /// Asks the custom metrics API in the version that it prefers. Which one that is may change
+    /// whenever another server for it is installed, so nothing is remembered.
+    async fn custom(&self, path: &str, resource: &str) -> Result<Value, String> {
+        let group = self.get(format!("/apis/{CUSTOM}")).await;
+        let group = group.map_err(|error| match &error {
+            kube::Error::Api(status) if status.code == 404 => {
+                unavailable(&format!("no custom metrics API ({CUSTOM}) registered"))
+            }
+            other => unavailable(&error::message(other)),
+        })?;
+        let version = custom_version(&group)
+            .ok_or_else(|| unavailable("no known available metric versions found"))?;
+        let list = self.get(format!("/apis/{version}/{path}")).await;
+        list.map_err(|error| unavailable(&told(&error, &format!("{resource}.{CUSTOM}"))))
     }
 
     /// The sum of a metric of things outside of the cluster.
@@ -139,10 +165,22 @@ fn told(error: &kube::Error, resource: &str) -> String {
     }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn unavailable(error: kube::Error) -> String {
-    let why = told(&error, "pods.custom.metrics.k8s.io");
+fn unavailable(why: &str) -> String {
     format!("unable to fetch metrics from custom metrics API: {why}")
+}
+
+/// The preferred version if it is known here, otherwise the first that is.
+fn custom_version(group: &Value) -> Option<&str> {
+    let known = |version: &&str| {
+        version
+            .strip_prefix(CUSTOM)
+            .is_some_and(|version| matches!(version, "/v1beta1" | "/v1beta2"))
+    };
+    let preferred = group["preferredVersion"]["groupVersion"].as_str();
+    preferred.filter(known).or_else(|| {
+        let mut versions = group["versions"].as_array()?.iter();
+        versions.find_map(|version| version["groupVersion"].as_str().filter(known))
+    })
 }
 
 fn encode(text: &str) -> String {
@@ -240,6 +278,22 @@ mod tests {
         let one = resource_samples(&list, "memory", Some("y"));
         assert_eq!(one["a"].value, 1_024_000);
         assert!(resource_samples(&list, "cpu", Some("z")).is_empty());
+    }
+
+    #[test]
+    fn the_preferred_version_of_custom_metrics_is_asked() {
+        let group = |preferred: &str, versions: &[&str]| {
+            let of = |version: &&str| json!({ "groupVersion": format!("{CUSTOM}/{version}") });
+            let versions: Vec<_> = versions.iter().map(of).collect();
+            json!({ "preferredVersion": of(&preferred), "versions": versions })
+        };
+        let chosen = |preferred, versions| {
+            custom_version(&group(preferred, versions))
+                .map(|it| it.rsplit('/').next().unwrap_or_default().to_owned())
+        };
+        assert_eq!(chosen("v1beta1", &["v1beta2"]).as_deref(), Some("v1beta1"));
+        assert_eq!(chosen("v2", &["v2", "v1beta2"]).as_deref(), Some("v1beta2"));
+        assert_eq!(chosen("v2", &["v2"]), None);
     }
 
     #[test]

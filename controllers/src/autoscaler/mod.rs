@@ -1,15 +1,15 @@
 //! Horizontal pod autoscalers: as many replicas as the metrics ask for.
 //!
 //! Enter at [`run`]. [`metrics`] asks for what is used, [`replicas`] says how many replicas that
-//! takes, [`limits`] how fast to go there. Each autoscaler is looked at every
-//! [`PERIOD`], as metrics tell of no changes. Upstream: `pkg/controller/podautoscaler`.
+//! takes, [`limits`] how fast to go there. Each autoscaler is looked at again and again, as metrics
+//! tell of no changes; how often, [`Autoscaling`] says. Upstream: `pkg/controller/podautoscaler`.
 
 mod evaluate;
 mod limits;
 mod metrics;
 mod replicas;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use coracle_api::selector::LabelSelector;
 use coracle_client::{EventRecorder, EventType, Informer, Queue};
@@ -39,7 +39,7 @@ use self::{
     metrics::Metrics,
 };
 use crate::{
-    Context, Error,
+    Autoscaling, Context, Error,
     changes::{self, Seen},
     conditions, error,
     objects::Objects,
@@ -47,9 +47,6 @@ use crate::{
 };
 
 const NAME: &str = "horizontal-pod-autoscaler";
-const WORKERS: usize = 5;
-/// Between two looks at an autoscaler.
-const PERIOD: Duration = Duration::from_secs(15);
 
 const ABLE: &str = "AbleToScale";
 const ACTIVE: &str = "ScalingActive";
@@ -59,6 +56,7 @@ const LIMITED: &str = "ScalingLimited";
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let controller = Controller {
         client: context.client.clone(),
+        settings: context.config.autoscaling,
         metrics: Metrics::new(context.client.clone()),
         autoscalers: context.objects(),
         pods: context.informers.get(),
@@ -72,6 +70,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
 
 struct Controller {
     client: Client,
+    settings: Autoscaling,
     metrics: Metrics,
     autoscalers: Objects<HorizontalPodAutoscaler>,
     pods: Informer<Pod>,
@@ -154,7 +153,8 @@ impl Controller {
         let workers = async {
             self.autoscalers.cache.synced().await;
             self.pods.synced().await;
-            work::work(NAME, &self.queue, WORKERS, &shutdown, |key| self.sync(key)).await;
+            let workers = self.settings.concurrent_syncs;
+            work::work(NAME, &self.queue, workers, &shutdown, |key| self.sync(key)).await;
         };
         tokio::select! {
             () = autoscalers => {}
@@ -190,7 +190,7 @@ impl Controller {
                 self.warn(&object, reason, &error::message(&error));
             }
         }
-        Ok(Done::Again(PERIOD))
+        Ok(Done::Again(self.settings.sync_period))
     }
 
     fn warn(&self, object: &HorizontalPodAutoscaler, reason: &str, message: &str) {
@@ -245,7 +245,10 @@ impl Controller {
             max,
         };
         let behavior = spec.behavior.as_ref();
-        let outcome = self.history(key, |history| history.normalize(behavior, sizes, now));
+        let window = self.settings.downscale_stabilization;
+        let outcome = self.history(key, |history| {
+            history.normalize(behavior, window, sizes, now)
+        });
         look.set(ABLE, true, outcome.able.0, outcome.able.1);
         look.set(LIMITED, outcome.limited, outcome.limit.0, outcome.limit.1);
         if outcome.replicas == current {

@@ -14,12 +14,24 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
-use crate::pods;
+use crate::{Autoscaling, pods};
 
-/// After its start, a pod's CPU is looked at with doubt for so long, as it may be busy starting.
-const CPU_INITIALIZATION: SignedDuration = SignedDuration::from_mins(5);
-/// A pod that has not been ready since so long after its start, never was.
-const INITIAL_READINESS: SignedDuration = SignedDuration::from_secs(30);
+/// When a pod's CPU may only be what it takes to start; see [`Autoscaling`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Starting {
+    cpu_initialization: SignedDuration,
+    initial_readiness: SignedDuration,
+}
+
+impl Starting {
+    pub fn new(settings: &Autoscaling) -> Self {
+        let of = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+        Starting {
+            cpu_initialization: of(settings.cpu_initialization_period),
+            initial_readiness: of(settings.initial_readiness_delay),
+        }
+    }
+}
 
 /// What one pod uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,7 +149,12 @@ struct Groups<'a> {
     ignored: BTreeSet<&'a str>,
 }
 
-fn group<'a>(pods: &'a [Arc<Pod>], samples: &Samples, cpu: bool, now: Timestamp) -> Groups<'a> {
+fn group<'a>(
+    pods: &'a [Arc<Pod>],
+    samples: &Samples,
+    starting: Option<Starting>,
+    now: Timestamp,
+) -> Groups<'a> {
     let mut groups = Groups::default();
     for pod in pods {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -146,7 +163,7 @@ fn group<'a>(pods: &'a [Arc<Pod>], samples: &Samples, cpu: bool, now: Timestamp)
         } else if pods::phase(pod) == "Pending" {
             groups.unready.insert(name);
         } else if let Some(sample) = samples.get(name) {
-            if cpu && is_starting(pod, sample, now) {
+            if starting.is_some_and(|starting| starting.covers(pod, sample, now)) {
                 groups.unready.insert(name);
             } else {
                 groups.ready += 1;
@@ -158,31 +175,33 @@ fn group<'a>(pods: &'a [Arc<Pod>], samples: &Samples, cpu: bool, now: Timestamp)
     groups
 }
 
-/// Whether what the pod uses may only be what it takes to start.
-fn is_starting(pod: &Pod, sample: &Sample, now: Timestamp) -> bool {
-    let status = pod.status.as_ref();
-    let started = status.and_then(|status| status.start_time.as_ref());
-    let (Some(started), Some(ready)) = (started, pods::condition(pod, "Ready")) else {
-        return true;
-    };
-    let since = ready.last_transition_time.as_ref();
-    let since = since.map_or(Timestamp::MIN, |since| since.0);
-    let after = |at: Timestamp, delay: SignedDuration| at.checked_add(delay).unwrap_or(at);
-    let unready = ready.status == "False";
-    if after(started.0, CPU_INITIALIZATION) > now {
-        let window = SignedDuration::try_from(sample.window).unwrap_or_default();
-        unready || sample.at < after(since, window)
-    } else {
-        unready && after(started.0, INITIAL_READINESS) > since
+impl Starting {
+    /// Whether what the pod uses may only be what it takes to start.
+    fn covers(self, pod: &Pod, sample: &Sample, now: Timestamp) -> bool {
+        let status = pod.status.as_ref();
+        let started = status.and_then(|status| status.start_time.as_ref());
+        let (Some(started), Some(ready)) = (started, pods::condition(pod, "Ready")) else {
+            return true;
+        };
+        let since = ready.last_transition_time.as_ref();
+        let since = since.map_or(Timestamp::MIN, |since| since.0);
+        let after = |at: Timestamp, delay: SignedDuration| at.checked_add(delay).unwrap_or(at);
+        let unready = ready.status == "False";
+        if after(started.0, self.cpu_initialization) > now {
+            let window = SignedDuration::try_from(sample.window).unwrap_or_default();
+            unready || sample.at < after(since, window)
+        } else {
+            unready && after(started.0, self.initial_readiness) > since
+        }
     }
 }
 
-/// For metrics of the pods that the selector selects.
+/// For metrics of the pods that the selector selects. `starting` is for CPU only.
 pub(super) fn by_pods(
     current: i32,
     pods: &[Arc<Pod>],
     samples: &Samples,
-    cpu: bool,
+    starting: Option<Starting>,
     goal: &Goal,
     tolerance: Tolerance,
     now: Timestamp,
@@ -190,7 +209,7 @@ pub(super) fn by_pods(
     if pods.is_empty() {
         return Err("no pods returned by selector while calculating replica count".to_owned());
     }
-    let groups = group(pods, samples, cpu, now);
+    let groups = group(pods, samples, starting, now);
     let mut values: BTreeMap<&str, i64> = samples
         .iter()
         .map(|(name, sample)| (name.as_str(), sample.value))
@@ -398,7 +417,7 @@ mod tests {
             current,
             pods,
             &samples(values),
-            true,
+            Some(Starting::new(&Autoscaling::default())),
             &goal,
             TEN_PERCENT,
             now(),
@@ -448,7 +467,7 @@ mod tests {
     fn without_pods_or_metrics_there_is_no_proposal() {
         let goal = Goal::Average(1);
         let ask = |pods: &[Arc<Pod>], samples: &Samples| {
-            by_pods(1, pods, samples, false, &goal, TEN_PERCENT, now())
+            by_pods(1, pods, samples, None, &goal, TEN_PERCENT, now())
         };
         assert!(ask(&[], &Samples::new()).is_err());
         assert!(ask(&running(1), &Samples::new()).is_err());
@@ -469,7 +488,7 @@ mod tests {
             3,
             &pods,
             &samples(&[20_000, 10_000, 30_000]),
-            false,
+            None,
             &goal,
             TEN_PERCENT,
             now(),

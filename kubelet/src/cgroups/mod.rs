@@ -5,6 +5,7 @@
 //! containers below those of pods; here they are only read and removed.
 
 mod limits;
+mod usage;
 mod v1;
 mod v2;
 
@@ -17,6 +18,7 @@ use std::{
 pub use limits::{
     Limits, MIN_QUOTA, MIN_SHARES, QUOTA_PERIOD, milli_cpu_to_quota, milli_cpu_to_shares,
 };
+pub use usage::{Memory, Usage};
 
 /// Where the hierarchies are mounted.
 const MOUNT: &str = "/sys/fs/cgroup";

@@ -3,7 +3,7 @@
 use std::{fmt::Display, io::Write as _};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
@@ -11,7 +11,10 @@ use super::{
     encode::{self, text, wrong},
     wire::{self, Entry},
 };
-use crate::schema::{self, Type, ValueType};
+use crate::{
+    duration,
+    schema::{self, Type, ValueType},
+};
 
 pub(super) fn string(text: &str, json: &mut Vec<u8>) {
     serde_json::to_writer(json, text).unwrap_or_else(|error| unreachable!("a string: {error}"));
@@ -68,6 +71,10 @@ pub(super) fn to_json(
                 "%Y-%m-%dT%H:%M:%S%.6fZ"
             };
             string(&time.strftime(format).to_string(), json);
+        }
+        ValueType::Duration => {
+            let nanos = find(1).map_or(Ok(0), |entry| decode::number(entry, name))? as i64;
+            string(&duration::to_text(SignedDuration::from_nanos(nanos)), json);
         }
         ValueType::IntOrString => {
             let is_text = find(1).map_or(Ok(0), |entry| decode::number(entry, name))? == 1;
@@ -176,6 +183,14 @@ pub(super) fn from_json(
             };
             wire::varint(out, 1, time.as_second() as u64);
             wire::varint(out, 2, nanos as u64);
+        }
+        (ValueType::Duration, _) => {
+            let duration: SignedDuration = text(value, name)?
+                .parse()
+                .map_err(|_| wrong(name, "a duration"))?;
+            let nanos = i64::try_from(duration.as_nanos());
+            let nanos = nanos.map_err(|_| wrong(name, "a duration"))?;
+            wire::varint(out, 1, nanos as u64);
         }
         (ValueType::IntOrString, Value::Number(number)) => {
             let number = number.as_i64().ok_or_else(|| wrong(name, "an integer"))?;

@@ -187,6 +187,7 @@ fn filled_value(of: ValueType, within: &mut Vec<&'static str>) -> Option<Value> 
         ValueType::Quantity => json!("1500m"),
         ValueType::Time => json!("2026-01-02T03:04:05Z"),
         ValueType::MicroTime => json!("2026-01-02T03:04:05.000006Z"),
+        ValueType::Duration => json!("1m0.5s"),
         ValueType::IntOrString => json!("25%"),
         ValueType::RawExtension | ValueType::FieldsV1 => json!({"any": [1, "x", {}]}),
         ValueType::Json => json!([1, "x"]),

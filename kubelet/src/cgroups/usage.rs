@@ -1,0 +1,165 @@
+//! What the processes of a group have used, as the kernel counts it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::Cgroups;
+
+/// Usage of a group and all groups below it; `None` is what the host does not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time since the group was made, in nanoseconds.
+    pub cpu_nanos: Option<u64>,
+    pub memory: Option<Memory>,
+}
+
+/// In bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// With the page cache.
+    pub usage: u64,
+    /// Without the part of the page cache that can be dropped at once.
+    pub working_set: u64,
+    /// Anonymous memory and swap cache.
+    pub rss: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
+    /// `None`: there is none.
+    pub limit: Option<u64>,
+}
+
+/// What cgroup v1 says where nothing limits memory, rounded down to pages.
+const UNLIMITED_V1: u64 = 1 << 62;
+
+impl Cgroups {
+    /// Reads what a group has used; everything is `None` for a group that is gone.
+    pub fn usage(&self, group: &Path) -> Usage {
+        match self {
+            Cgroups::V1(_) => Usage {
+                cpu_nanos: self
+                    .directory("cpuacct", group)
+                    .and_then(|directory| number(&directory.join("cpuacct.usage"))),
+                memory: self
+                    .directory("memory", group)
+                    .and_then(|directory| memory_v1(&directory)),
+            },
+            Cgroups::V2(root) => {
+                let directory = super::below(root, group);
+                Usage {
+                    cpu_nanos: counter(&read(&directory.join("cpu.stat")), "usage_usec")
+                        .map(|micros| micros * 1000),
+                    memory: memory_v2(&directory),
+                }
+            }
+        }
+    }
+}
+
+fn read(file: &PathBuf) -> String {
+    fs::read_to_string(file).unwrap_or_default()
+}
+
+fn number(file: &PathBuf) -> Option<u64> {
+    read(file).trim().parse().ok()
+}
+
+/// A line `name value`, or `name: value kB` as in `/proc/meminfo`.
+fn counter(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let rest = rest.strip_prefix(':').unwrap_or(rest);
+        let mut words = rest.strip_prefix(' ')?.split_whitespace();
+        let value: u64 = words.next()?.parse().ok()?;
+        Some(match words.next() {
+            Some("kB") => value * 1024,
+            _ => value,
+        })
+    })
+}
+
+fn memory_v1(directory: &Path) -> Option<Memory> {
+    let usage = number(&directory.join("memory.usage_in_bytes"))?;
+    let stat = read(&directory.join("memory.stat"));
+    let of = |name: &str| counter(&stat, name).unwrap_or(0);
+    Some(Memory {
+        usage,
+        working_set: usage.saturating_sub(of("total_inactive_file")),
+        rss: of("total_rss"),
+        page_faults: of("total_pgfault"),
+        major_page_faults: of("total_pgmajfault"),
+        limit: number(&directory.join("memory.limit_in_bytes")).filter(|it| *it < UNLIMITED_V1),
+    })
+}
+
+fn memory_v2(directory: &Path) -> Option<Memory> {
+    let stat = read(&directory.join("memory.stat"));
+    if stat.is_empty() {
+        return None;
+    }
+    // The root group has no file of its own for this.
+    let usage = number(&directory.join("memory.current")).or_else(|| {
+        let machine = read(&PathBuf::from("/proc/meminfo"));
+        Some(counter(&machine, "MemTotal")? - counter(&machine, "MemFree")?)
+    })?;
+    let of = |name: &str| counter(&stat, name).unwrap_or(0);
+    Some(Memory {
+        usage,
+        working_set: usage.saturating_sub(of("inactive_file")),
+        rss: of("anon"),
+        page_faults: of("pgfault"),
+        major_page_faults: of("pgmajfault"),
+        limit: number(&directory.join("memory.max")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_found_by_their_whole_name() {
+        let stat = "usage_usec 1500\nusage 7\nanon_thp 3\nanon 12\n";
+        assert_eq!(counter(stat, "usage_usec"), Some(1500));
+        assert_eq!(counter(stat, "usage"), Some(7));
+        assert_eq!(counter(stat, "anon"), Some(12));
+        assert_eq!(counter(stat, "file"), None);
+        let machine = "MemTotal:       16 kB\nMemFree: 4 kB\n";
+        assert_eq!(counter(machine, "MemTotal"), Some(16 << 10));
+    }
+
+    #[test]
+    fn usage_is_read_from_either_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let file = folder.path().join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        put("pod/cpu.stat", "usage_usec 2000\nuser_usec 1\n");
+        put("pod/memory.current", "10000\n");
+        put("pod/memory.stat", "anon 4000\ninactive_file 3000\n");
+        put("pod/memory.max", "max\n");
+        let v2 = Cgroups::V2(folder.path().to_owned());
+        let usage = v2.usage(Path::new("/pod"));
+        assert_eq!(usage.cpu_nanos, Some(2_000_000));
+        let memory = usage.memory.unwrap();
+        assert_eq!((memory.working_set, memory.rss), (7000, 4000));
+        assert_eq!(memory.limit, None);
+        assert_eq!(v2.usage(Path::new("/gone")), Usage::default());
+
+        put("v1/memory.usage_in_bytes", "9000");
+        put("v1/memory.stat", "total_inactive_file 1000\ntotal_rss 5\n");
+        put("v1/memory.limit_in_bytes", "9223372036854771712");
+        let memory = memory_v1(&folder.path().join("v1")).unwrap();
+        assert_eq!((memory.working_set, memory.limit), (8000, None));
+    }
+
+    #[test]
+    fn the_whole_machine_has_used_something() {
+        let usage = Cgroups::detect().usage(Path::new("/"));
+        assert!(usage.cpu_nanos.is_some_and(|nanos| nanos > 0), "{usage:?}");
+        assert!(usage.memory.is_some_and(|memory| memory.working_set > 0));
+    }
+}
