@@ -1,7 +1,5 @@
 //! Answers with objects that are in no cache: they were computed for this answer.
 
-use std::collections::VecDeque;
-
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::Object;
@@ -9,8 +7,8 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 
 use super::{
-    IncludeObject, MetaVersion, Output, Pieces, Row, Transform, list_pieces, not_acceptable, send,
-    table,
+    IncludeObject, MetaVersion, Output, Piece, Pieces, Row, Transform, list_pieces, not_acceptable,
+    send, table,
 };
 use crate::{error::ApiError, registry::Resource};
 
@@ -33,7 +31,7 @@ pub fn computed(
         }
         Transform::Table { version, include } => table_of(resource, &[object], version, include)?,
     };
-    send(output, StatusCode::OK, Pieces::new(VecDeque::from([bytes])))
+    send(output, StatusCode::OK, Pieces::one(bytes))
 }
 
 /// Answers with a list of objects.
@@ -45,10 +43,15 @@ pub fn computed_list(
     let objects = || objects.iter().map(|object| &**object);
     let (kind, version) = (resource.kind.list_kind(), resource.kind.api_version());
     let pieces = match output.transform {
-        Transform::None => list_pieces(&kind, &version, NO_METADATA, objects().map(json).collect()),
+        Transform::None => list_pieces(
+            &kind,
+            &version,
+            NO_METADATA,
+            objects().map(json).map(Piece::Bytes).collect(),
+        ),
         Transform::MetadataList(version) => {
-            let partial = |object| Ok(table::partial(version, &metadata(object)?));
-            let items: Vec<Bytes> = objects().map(partial).collect::<Result<_, ApiError>>()?;
+            let partial = |object| Ok(Piece::Bytes(table::partial(version, &metadata(object)?)));
+            let items: Vec<Piece> = objects().map(partial).collect::<Result<_, ApiError>>()?;
             let api_version = version.api_version();
             list_pieces("PartialObjectMetadataList", api_version, NO_METADATA, items)
         }
@@ -60,7 +63,7 @@ pub fn computed_list(
         Transform::Table { version, include } => {
             let objects: Vec<&dyn Object> = objects().collect();
             let table = table_of(resource, &objects, version, include)?;
-            Pieces::new(VecDeque::from([table]))
+            Pieces::one(table)
         }
     };
     send(output, StatusCode::OK, pieces)
