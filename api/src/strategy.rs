@@ -128,6 +128,8 @@ macro_rules! shape {
 pub trait Behaviour: Typed {
     /// The parts that are handled generically.
     const SHAPE: Shape<Self> = Shape::NONE;
+    /// Whether clients may create it with a status.
+    const CREATED_WITH_STATUS: bool = false;
 
     /// Fills in upstream's default values.
     fn default_fields(&mut self) {}
@@ -283,7 +285,7 @@ impl<T: Behaviour> Strategy for Builtin<T> {
 
     fn prepare_for_create(&self, object: &mut dyn Object) {
         let object = typed_mut::<T>(object);
-        if let Some(status) = &T::SHAPE.status {
+        if let Some(status) = T::SHAPE.status.as_ref().filter(|_| !T::CREATED_WITH_STATUS) {
             (status.clear)(object);
         }
         object.prepare_for_create();

@@ -112,7 +112,7 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
 }
 
 /// Upstream's plugins that are on by default, in upstream's order.
-pub(crate) fn admission(registry: &Registry) -> Vec<Arc<dyn Admission>> {
+pub fn admission(registry: &Registry) -> Vec<Arc<dyn Admission>> {
     vec![
         Arc::new(NamespaceLifecycle::new(registry.clone())),
         Arc::new(LimitRanger::new(registry.clone())),

@@ -1,5 +1,9 @@
-//! API tests: the real binary, without a node, mostly with its store in memory.
+//! API tests: the real binary, without a node, mostly with its store in memory; and the controllers
+//! killed over and over.
 
+mod crash;
+#[path = "../fakes/nodes.rs"]
+mod fakes;
 mod lifecycle;
 mod objects;
 mod server;

@@ -24,6 +24,8 @@ const TAINTS_ANNOTATION: &str = "scheduler.alpha.kubernetes.io/taints";
 
 impl Behaviour for Node {
     const SHAPE: Shape<Self> = shape!(status);
+    /// Kubelets register their nodes as they are.
+    const CREATED_WITH_STATUS: bool = true;
 
     fn default_fields(&mut self) {
         let spec = self.spec.get_or_insert_default();
@@ -40,6 +42,9 @@ impl Behaviour for Node {
     fn prepare_for_create(&mut self) {
         if let Some(spec) = &mut self.spec {
             spec.config_source = None;
+        }
+        if let Some(status) = &mut self.status {
+            status.config = None;
         }
     }
 

@@ -204,3 +204,14 @@ async fn protobuf_in_and_out() {
     let length = u32::from_be_bytes(watched.body[..4].try_into().unwrap());
     assert_eq!(watched.body.len(), 4 + length as usize);
 }
+
+#[tokio::test]
+async fn only_nodes_are_created_with_their_status() {
+    let server = TestServer::start().await;
+    let node = json!({"metadata": {"name": "n"}, "status": {"capacity": {"cpu": "4"}}});
+    let created = server.post("/api/v1/nodes", &node).await.json();
+    assert_eq!(created["status"]["allocatable"]["cpu"], "4");
+    let namespace = json!({"metadata": {"name": "n"}, "status": {"phase": "Terminating"}});
+    let created = server.post("/api/v1/namespaces", &namespace).await.json();
+    assert_eq!(created["status"]["phase"], "Active");
+}
