@@ -1,9 +1,14 @@
 //! The command line. Flags follow k3s' names, so that its users' habits work.
 
+mod security;
+
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+
+use crate::secrets_encrypt::Verb;
+pub use security::{AuthenticationArgs, StoreArgs};
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/coracle";
 
@@ -32,6 +37,8 @@ pub enum Command {
     CheckConfig(CheckConfigArgs),
     /// Work with the container images of the node.
     Images(ImagesArgs),
+    /// Look after the encryption of Secrets at rest, on a running server.
+    SecretsEncrypt(SecretsEncryptArgs),
     /// Print the completion script of a shell.
     Completion { shell: clap_complete::Shell },
 }
@@ -135,10 +142,11 @@ pub struct ServerArgs {
     #[arg(long)]
     pub disable_agent: bool,
 
-    /// Where objects are kept: http:// or https:// of an etcd, memory:// for a throw-away
-    /// cluster; by default an embedded database in the data directory.
-    #[arg(long, value_name = "URL", env = "CORACLE_DATASTORE_ENDPOINT")]
-    pub datastore_endpoint: Option<String>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    #[command(flatten)]
+    pub authentication: AuthenticationArgs,
 
     /// Use this CRI runtime (unix:///path/to.sock) instead of starting a containerd.
     #[arg(long, value_name = "URL")]
@@ -292,6 +300,41 @@ pub enum ImagesCommand {
         #[command(flatten)]
         data: DataDirArg,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct SecretsEncryptArgs {
+    #[command(subcommand)]
+    pub command: SecretsEncryptCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SecretsEncryptCommand {
+    /// Say whether Secrets are encrypted, and with which keys.
+    Status {
+        #[command(flatten)]
+        data: DataDirArg,
+    },
+    /// Make a new key, encrypt every Secret with it, and forget the old one.
+    RotateKeys {
+        #[command(flatten)]
+        data: DataDirArg,
+    },
+    /// Encrypt again what is not stored as it would be now; finishes an interrupted rotation.
+    Reencrypt {
+        #[command(flatten)]
+        data: DataDirArg,
+    },
+}
+
+impl SecretsEncryptCommand {
+    pub fn parts(&self) -> (&DataDirArg, Verb) {
+        match self {
+            SecretsEncryptCommand::Status { data } => (data, Verb::Status),
+            SecretsEncryptCommand::RotateKeys { data } => (data, Verb::RotateKeys),
+            SecretsEncryptCommand::Reencrypt { data } => (data, Verb::Reencrypt),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ impl Layout {
         self.root.join("server/db/state.db")
     }
 
+    /// The keys that Secrets are encrypted with at rest.
+    pub fn encryption_keys(&self) -> PathBuf {
+        self.root.join("server/cred/encryption-config.json")
+    }
+
     pub fn tls(&self) -> PathBuf {
         self.root.join("server/tls")
     }

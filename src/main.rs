@@ -5,9 +5,11 @@ mod check_config;
 mod cli;
 mod config_file;
 mod data_dir;
+mod file_watch;
 mod images;
 mod logging;
 mod rbac;
+mod secrets_encrypt;
 mod server;
 mod status;
 mod stop;
@@ -76,6 +78,12 @@ fn run() -> anyhow::Result<ExitCode> {
                 "coracle",
                 &mut std::io::stdout(),
             );
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::SecretsEncrypt(args) => {
+            let (data, verb) = args.command.parts();
+            let layout = Layout::new(&data.data_dir)?;
+            runtime()?.block_on(secrets_encrypt::run(&layout, verb))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Server(args) => {

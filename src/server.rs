@@ -2,6 +2,7 @@
 
 mod certificates;
 mod control_plane;
+mod datastore;
 mod network;
 pub mod node;
 

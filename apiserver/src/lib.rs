@@ -12,6 +12,7 @@ mod body;
 pub mod cache;
 mod config;
 mod decode;
+pub mod encryption;
 pub mod error;
 pub mod flow;
 pub mod handler;

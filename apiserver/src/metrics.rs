@@ -174,6 +174,7 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         let mut text = classic(&text);
         text.push_str(&of_storage(server));
+        text.push_str(&of_device(server));
         text.push_str(&of_process());
         Response::builder()
             .header(
@@ -314,6 +315,28 @@ fn of_storage(server: &ApiServer) -> String {
         ));
     }
     objects + &watchers
+}
+
+/// What was written to the device, which is what wears it out.
+fn of_device(server: &ApiServer) -> String {
+    let mut bytes = String::from(
+        "# HELP coracle_store_written_bytes_total Bytes of keys and values written to the device, by the first two segments of the key.\n# TYPE coracle_store_written_bytes_total counter\n",
+    );
+    let mut writes = String::from(
+        "# HELP coracle_store_writes_total Keys put or deleted on the device, by the first two segments of the key.\n# TYPE coracle_store_writes_total counter\n",
+    );
+    for written in server.registry().store().written() {
+        let prefix = written.prefix.escape_default();
+        bytes.push_str(&format!(
+            "coracle_store_written_bytes_total{{prefix=\"{prefix}\"}} {}\n",
+            written.bytes
+        ));
+        writes.push_str(&format!(
+            "coracle_store_writes_total{{prefix=\"{prefix}\"}} {}\n",
+            written.writes
+        ));
+    }
+    bytes + &writes
 }
 
 /// Memory and processor time of the process, from `/proc`.

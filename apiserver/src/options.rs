@@ -232,6 +232,8 @@ pub fn delete_options(body: &[u8], query: &Query<'_>) -> Result<DeleteOptions, A
             orphan_dependents: query.boolean("orphanDependents"),
             propagation_policy: query.get("propagationPolicy").map(str::to_owned),
             dry_run: Some(query.all("dryRun").map(str::to_owned).collect()),
+            ignore_store_read_error_with_cluster_breaking_potential: query
+                .boolean("ignoreStoreReadErrorWithClusterBreakingPotential"),
             ..DeleteOptions::default()
         }
     } else {

@@ -31,6 +31,7 @@ use crate::{
             SubjectAccessReviews,
         },
     },
+    encryption::Control,
     handler::{Handler, Handlers, Place},
     node_proxy::{NodeProxy, NodeTls},
     resource_metrics::ResourceMetrics,
@@ -49,6 +50,8 @@ pub struct Security {
     /// Where others find this server, as `host:port`.
     pub external_address: String,
     pub static_tokens: StaticTokens,
+    /// Answers `coracle secrets-encrypt`, where values are encrypted.
+    pub encryption: Option<Arc<Control>>,
     /// Whether requests without credentials are let through to authorisation.
     pub anonymous: bool,
     /// How nodes and pods are spoken to.
@@ -103,11 +106,13 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
     let metrics = ResourceMetrics::new(registry.clone(), Arc::new(node_proxy));
     handlers.extend(metrics.handlers());
     handlers.extend(access_reviews(&authorizer, rbac));
+    let control = security.encryption.iter().flat_map(Control::handlers);
+    let paths = Discovery::documents(&accounts).into_iter().chain(control);
     Ok(Plugins {
         authenticator: Arc::new(Requests::new(authenticators, security.anonymous)),
         authorizer,
         admission: Chain::new(admission),
-        handlers: Handlers::new(handlers).with_paths(Discovery::documents(&accounts)),
+        handlers: Handlers::new(handlers).with_paths(paths),
     })
 }
 

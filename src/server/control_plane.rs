@@ -16,24 +16,18 @@ use coracle_apiserver::{
     standard::{self, Security},
 };
 use coracle_client::Informers;
-use coracle_store::{
-    EtcdConfig, EtcdStore, HistoryLimits, MemoryStore, SqliteConfig, SqliteStore, Store,
-};
 use coracle_transport::ServeOptions;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Settings, certificates::Certificates, network};
+use super::{Settings, certificates::Certificates, datastore::Datastore, network};
 use crate::{
     bootstrap::{self, ApiAddress},
-    cli::Disable,
-    data_dir, rbac,
+    cli::{AuthenticationArgs, Disable},
+    file_watch, rbac,
     supervise::Components,
 };
-
-/// Keys that live in memory only, so that an idle cluster writes nothing to its disk.
-const VOLATILE: [&str; 2] = ["/registry/leases/", "/registry/events/"];
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -44,7 +38,7 @@ pub struct ControlPlane {
     /// Every component's caches.
     pub informers: Informers,
     server: ApiServer,
-    store: Arc<dyn Store>,
+    datastore: Datastore,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
     caches: JoinHandle<()>,
@@ -59,7 +53,7 @@ impl ControlPlane {
         let address = listener
             .local_addr()
             .context("cannot read the listener's address")?;
-        let store = open_store(settings).await?;
+        let datastore = Datastore::open(settings).await?;
         let service_address = network::first_address(&args.service_cidr)?;
         let kubeconfig = settings.public_kubeconfig();
         let certificates = Arc::new(Certificates::new(
@@ -73,14 +67,14 @@ impl ControlPlane {
         if settings.enabled(Disable::MetricsServer) {
             served.extend(metrics::kinds());
         }
-        let registry = Registry::new(store.clone(), &served);
+        let registry = Registry::new(datastore.store.clone(), &served);
         let config = coracle_apiserver::Config {
             service_cidr: args.service_cidr,
             node_ports: args.service_node_port_range.first..=args.service_node_port_range.last,
             ..coracle_apiserver::Config::default()
         };
         let shutdown = CancellationToken::new();
-        let security = security(settings, &certificates, address, &shutdown)?;
+        let security = security(settings, &certificates, address, &datastore, &shutdown)?;
         let plugins = standard::plugins(&registry, security)?;
         let server = ApiServer::new(config, registry, plugins);
         let caches = tokio::spawn({
@@ -106,7 +100,7 @@ impl ControlPlane {
             certificates,
             informers,
             server,
-            store,
+            datastore,
             shutdown,
             serving,
             caches,
@@ -136,6 +130,11 @@ impl ControlPlane {
     pub fn spawn_components(&self, settings: &Settings, components: &Components) {
         let certificates = self.certificates.clone();
         components.spawn("certificates", move |run| certificates.clone().keep(run));
+        if let Some(reloader) = self.datastore.reloader() {
+            components.spawn("encryption-configuration", move |run| {
+                reloader.clone().run(run)
+            });
+        }
         if settings.enabled(Disable::Scheduler) {
             self.spawn_scheduler(components);
         }
@@ -183,7 +182,7 @@ impl ControlPlane {
                 warn!(%error, "a part of the API server did not end well");
             }
         }
-        self.store.close().await;
+        self.datastore.store.close().await;
     }
 }
 
@@ -201,43 +200,6 @@ async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: stop what uses it (ss -ltnp shows it), or choose another with --https-listen-port")
     })
-}
-
-async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
-    match settings.args.datastore_endpoint.as_deref() {
-        Some("memory://") => {
-            info!("objects are kept in memory only");
-            Ok(Arc::new(MemoryStore::new(HistoryLimits::default())))
-        }
-        Some(endpoints) if endpoints.starts_with("http") => {
-            let endpoints = endpoints.split(',').map(str::to_owned).collect();
-            let config = EtcdConfig::new(endpoints);
-            info!(
-                endpoints = config.endpoints.join(","),
-                "objects are kept in etcd"
-            );
-            Ok(Arc::new(EtcdStore::connect(&config).await?))
-        }
-        Some(other) => anyhow::bail!(
-            "--datastore-endpoint {other} is not supported: give http:// or https:// for etcd, memory://, or leave it out"
-        ),
-        None => {
-            let path = settings.layout.database();
-            if let Some(folder) = path.parent() {
-                data_dir::create_private(folder)?;
-            }
-            let config = SqliteConfig {
-                volatile: VOLATILE.map(str::to_owned).to_vec(),
-                ..SqliteConfig::default()
-            };
-            let opened = path.clone();
-            let store = tokio::task::spawn_blocking(move || SqliteStore::open(&opened, config))
-                .await
-                .context("opening the store failed")??;
-            info!(file = %path.display(), "the store is open");
-            Ok(Arc::new(store))
-        }
-    }
 }
 
 fn open_pki(settings: &Settings, service_address: IpAddr) -> anyhow::Result<Pki> {
@@ -261,8 +223,10 @@ fn security(
     settings: &Settings,
     certificates: &Certificates,
     address: SocketAddr,
+    datastore: &Datastore,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Security> {
+    let args = &settings.args.authentication;
     let external = SocketAddr::new(settings.advertise_address, address.port());
     let domain = &settings.args.cluster_domain;
     let proxies = vec!["front-proxy-client".to_owned()];
@@ -273,11 +237,20 @@ fn security(
         service_account_key: certificates.service_account_key.clone(),
         issuer: format!("https://kubernetes.default.svc.{domain}"),
         external_address: external.to_string(),
-        static_tokens: StaticTokens::default(),
-        anonymous: true,
+        static_tokens: static_tokens(args)?,
+        encryption: datastore.encryption.clone(),
+        anonymous: args.anonymous_auth,
         nodes: NodeTls::new(&server_ca, certificates.kubelet_client.clone())?,
         shutdown: shutdown.clone(),
     })
+}
+
+fn static_tokens(args: &AuthenticationArgs) -> anyhow::Result<StaticTokens> {
+    let Some(path) = &args.token_auth_file else {
+        return Ok(StaticTokens::default());
+    };
+    let text = file_watch::read("--token-auth-file", path)?;
+    StaticTokens::parse(&text).with_context(|| format!("--token-auth-file {}", path.display()))
 }
 
 fn serve(

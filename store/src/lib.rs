@@ -119,6 +119,14 @@ pub struct WatchBatch {
     pub revision: Revision,
 }
 
+/// A key whose value is there but cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    pub key: Arc<str>,
+    pub mod_revision: Revision,
+    pub reason: String,
+}
+
 /// Why a store operation did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -186,6 +194,17 @@ pub trait Store: Send + Sync + 'static {
     /// What was written to the device since the store was opened, for each kind of key.
     fn written(&self) -> Vec<Written> {
         Vec::new()
+    }
+
+    /// The keys below `prefix` whose values are there but cannot be read, as far as lists and
+    /// watches have come across them. Those gave an empty value.
+    fn unreadable(&self, _prefix: &str) -> Vec<Unreadable> {
+        Vec::new()
+    }
+
+    /// Whether the value would be stored in another form if it were written again.
+    async fn is_stale(&self, _key: &str) -> Result<bool, Error> {
+        Ok(false)
     }
 
     /// Waits for writes under way and closes the store. Later calls give [`Error::Closed`], and

@@ -2,6 +2,8 @@
 //! killed over and over.
 
 mod crash;
+mod encryption;
+mod etcd;
 #[path = "../fakes/nodes.rs"]
 mod fakes;
 mod lifecycle;

@@ -55,6 +55,7 @@ impl Fixture {
             issuer: ISSUER.to_owned(),
             external_address: "10.0.0.1:6443".to_owned(),
             static_tokens: StaticTokens::parse("secret,jane,7,dev").unwrap(),
+            encryption: None,
             anonymous: true,
             nodes: nodes(&authorities),
             shutdown: CancellationToken::new(),

@@ -18,6 +18,9 @@ use crate::{
     server::{ApiServer, Context},
 };
 
+/// What our own paths start with. They are not told of at the root.
+const OWN: &str = "/v1-coracle/";
+
 pub use discovery::Discovery;
 pub use health::{Health, Probe};
 
@@ -80,7 +83,11 @@ fn roots(server: &ApiServer, context: &Context) -> Result<Response<Body>, ApiErr
             paths.push(format!("/apis/{group}/{version}"));
         }
     }
-    paths.extend(server.handlers().paths().map(str::to_owned));
+    let public = server
+        .handlers()
+        .paths()
+        .filter(|path| !path.starts_with(OWN));
+    paths.extend(public.map(str::to_owned));
     paths.sort();
     paths.dedup();
     respond::value(

@@ -7,7 +7,7 @@ use coracle_api::Object;
 use coracle_store::Error;
 use http::{Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
-    DeleteOptions, ListMeta, Status, StatusDetails,
+    DeleteOptions, ListMeta, ObjectMeta, Status, StatusDetails,
 };
 
 use super::{
@@ -26,7 +26,10 @@ use crate::{
     server::{ApiServer, Context},
     services::Companions,
     strategy::{self, Deletion},
-    verbs::get::cache_of,
+    verbs::{
+        get::{cache_of, current},
+        unsafe_delete,
+    },
 };
 
 /// Deletes the object that the request names.
@@ -41,6 +44,9 @@ pub async fn delete(
     let body = body::read_json(context.headers(), body).await?;
     let options = options::delete_options(&body, &query)?;
     let info = &context.info;
+    if options.ignore_store_read_error_with_cluster_breaking_potential == Some(true) {
+        return unsafe_delete::delete(server, context, resource, &output).await;
+    }
     let deleted = delete_object(
         server,
         context,
@@ -63,7 +69,7 @@ pub async fn delete(
                 ..output
             },
             code,
-            &success(resource, &*deleted.object),
+            &success(resource, deleted.object.meta()),
         ),
     }
 }
@@ -99,7 +105,7 @@ pub async fn delete_object(
     let mut admitted = false;
     loop {
         server.registry().fresh().await?;
-        let Some(entry) = cache.get(&key) else {
+        let Some(entry) = current(server.registry(), cache, &key)? else {
             return Err(ApiError::not_found(&*resource.kind, name));
         };
         let old = resource.decode(&entry)?;
@@ -179,8 +185,7 @@ fn accepted(options: &DeleteOptions) -> StatusCode {
     }
 }
 
-fn success(resource: &Resource, object: &dyn Object) -> Status {
-    let meta = object.meta();
+pub(super) fn success(resource: &Resource, meta: &ObjectMeta) -> Status {
     Status {
         details: Some(StatusDetails {
             name: meta.name.clone(),

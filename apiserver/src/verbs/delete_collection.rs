@@ -16,7 +16,10 @@ use crate::{
     registry::Resource,
     respond::{self, ListMeta, Output},
     server::{ApiServer, Context},
-    verbs::{get::cache_of, list::filter},
+    verbs::{
+        get::cache_of,
+        list::{all_readable, filter},
+    },
 };
 
 /// Deletions under way at once: enough for the store to commit them in groups.
@@ -37,6 +40,10 @@ pub async fn delete_collection(
     let cache = cache_of(resource)?;
     let filter = filter(context, resource, &query)?;
     let revision = server.registry().fresh().await?;
+    all_readable(
+        server.registry(),
+        &cache.key_prefix(&context.info.namespace),
+    )?;
     let objects = cache.objects();
     let matching = objects.values().filter(|entry| filter.matches(entry));
     let limit = match list_options.limit {

@@ -12,7 +12,11 @@ use k8s_openapi::{
 };
 
 use super::{
-    binding::set_condition, delete::delete_object, get::cache_of, read_foreign, rewrite::rewrite,
+    binding::set_condition,
+    delete::delete_object,
+    get::{cache_of, current},
+    read_foreign,
+    rewrite::rewrite,
     success,
 };
 use crate::{
@@ -165,8 +169,8 @@ impl Evicting<'_> {
         let info = &self.context.info;
         self.server.registry().fresh().await?;
         let cache = cache_of(self.resource)?;
-        let entry = cache
-            .get(&cache.key(&info.namespace, &info.name))
+        let key = cache.key(&info.namespace, &info.name);
+        let entry = current(self.server.registry(), cache, &key)?
             .ok_or_else(|| ApiError::not_found(&*self.resource.kind, &info.name))?;
         self.resource.decode(&entry)
     }

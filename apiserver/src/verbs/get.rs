@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use coracle_store::Unreadable;
 use http::{Response, StatusCode};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     error::ApiError,
     options::parse_version,
     query::Query,
-    registry::Resource,
+    registry::{Registry, Resource},
     respond::{self, Output},
     server::{ApiServer, Context},
 };
@@ -29,15 +30,35 @@ pub async fn get(
         "" => server.registry().fresh().await?,
         version => server.registry().reached(parse_version(version)?).await?,
     };
-    let entry = cached(cache, context, resource)?;
+    let info = &context.info;
+    let key = cache.key(&info.namespace, &info.name);
+    let entry = current(server.registry(), cache, &key)?
+        .ok_or_else(|| ApiError::not_found(&*resource.kind, &info.name))?;
     respond::object(&output, StatusCode::OK, resource, &entry)
 }
 
-fn cached(cache: &Cache, context: &Context, resource: &Resource) -> Result<Arc<Entry>, ApiError> {
-    let info = &context.info;
-    cache
-        .get(&cache.key(&info.namespace, &info.name))
-        .ok_or_else(|| ApiError::not_found(&*resource.kind, &info.name))
+/// The object as it stands, if there is one.
+///
+/// # Errors
+/// There is one, but the store cannot make out its value.
+pub fn current(
+    registry: &Registry,
+    cache: &Cache,
+    key: &str,
+) -> Result<Option<Arc<Entry>>, ApiError> {
+    match cache.get(key) {
+        Some(entry) => Ok(Some(entry)),
+        None => match unreadable(registry, key) {
+            Some(unreadable) => Err(ApiError::internal(unreadable.reason)),
+            None => Ok(None),
+        },
+    }
+}
+
+/// The key, if it is there and its value cannot be made out.
+pub fn unreadable(registry: &Registry, key: &str) -> Option<Unreadable> {
+    let below = registry.store().unreadable(key);
+    below.into_iter().find(|unreadable| *unreadable.key == *key)
 }
 
 /// The cache of a resource whose objects are stored.

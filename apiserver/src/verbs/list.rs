@@ -37,6 +37,9 @@ pub async fn list(
     let filter = filter(context, resource, &query)?;
     let start = Start::of(&options, cache.key_prefix(&context.info.namespace))?;
     let (revision, objects) = snapshot(server.registry(), cache, &options, &start).await?;
+    if options.resource_version != "0" {
+        all_readable(server.registry(), &start.prefix)?;
+    }
     let page = page(&objects, &filter, &start, options.limit);
     let mut meta = ListMeta {
         resource_version: revision.to_string(),
@@ -50,6 +53,17 @@ pub async fn list(
         cache.keep_page(revision, objects);
     }
     respond::list(&output, resource, &page.entries, &meta)
+}
+
+/// Fails when the store has values below `prefix` that it cannot make out.
+pub fn all_readable(registry: &Registry, prefix: &str) -> Result<(), ApiError> {
+    match registry.store().unreadable(prefix).first() {
+        Some(first) => Err(ApiError::internal(format!(
+            "unable to transform key {:?}: {}",
+            first.key, first.reason
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What the query and the path restrict a list or watch to.

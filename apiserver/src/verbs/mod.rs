@@ -13,6 +13,7 @@ mod list;
 mod patch;
 mod rewrite;
 mod scale;
+mod unsafe_delete;
 mod update;
 mod watch;
 mod written;

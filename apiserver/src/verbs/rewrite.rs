@@ -6,7 +6,10 @@ use std::sync::Arc;
 use coracle_api::Object;
 use coracle_store::Error;
 
-use super::{get::cache_of, written::replace};
+use super::{
+    get::{cache_of, current},
+    written::replace,
+};
 use crate::{
     cache::Entry,
     error::ApiError,
@@ -29,13 +32,14 @@ pub async fn rewrite(
     let key = cache.key(namespace, name);
     loop {
         registry.fresh().await?;
-        let Some(entry) = cache.get(&key) else {
+        let Some(entry) = current(registry, cache, &key)? else {
             return Err(ApiError::not_found(&*resource.kind, name));
         };
         let mut object = resource.decode(&entry)?;
         change(&mut *object)?;
         let value = strategy::into_bytes(resource, object);
-        if dry_run || entry.is_stored_as(&value) {
+        let same = entry.is_stored_as(&value);
+        if dry_run || same && !registry.store().is_stale(&key).await? {
             return Ok(entry);
         }
         match replace(registry, &entry, value, Companions::default()).await {

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 use super::{
-    get::cache_of,
+    get::{cache_of, current},
     patch::PatchRequest,
     read_foreign,
     update::{Change, Owners, change_object},
@@ -50,8 +50,8 @@ pub async fn get(
     server.registry().fresh().await?;
     let cache = cache_of(resource)?;
     let info = &context.info;
-    let entry = cache
-        .get(&cache.key(&info.namespace, &info.name))
+    let key = cache.key(&info.namespace, &info.name);
+    let entry = current(server.registry(), cache, &key)?
         .ok_or_else(|| ApiError::not_found(&*resource.kind, &info.name))?;
     let scale = scale_of(&*resource.decode(&entry)?, resource);
     respond::loose_object(&output, StatusCode::OK, &scale)

@@ -29,7 +29,7 @@ use crate::{
     server::{ApiServer, Context},
     services::Companions,
     strategy,
-    verbs::get::cache_of,
+    verbs::get::{cache_of, current},
 };
 
 /// Replaces the object, or the part that the subresource is, by the one in the body.
@@ -123,7 +123,7 @@ pub async fn change_object(
     let key = cache.key(&info.namespace, &info.name);
     loop {
         server.registry().fresh().await?;
-        let Some(entry) = cache.get(&key) else {
+        let Some(entry) = current(server.registry(), cache, &key)? else {
             let created = create_instead(server, context, resource, change).await?;
             return Ok((created, true));
         };
@@ -188,7 +188,7 @@ async fn change_entry(
             .await
             .map(|gone| Written::Stored(last.at_revision(gone.revision).into())));
     }
-    if entry.is_stored_as(&value) {
+    if entry.is_stored_as(&value) && !server.registry().store().is_stale(&entry.key).await? {
         return Ok(Ok(Written::Stored(entry.clone())));
     }
     let replaced = replace(server.registry(), entry, value, companions).await;

@@ -1,0 +1,64 @@
+//! Flags about the store's safety and whom the API server believes. Those that upstream's
+//! kube-apiserver has too have its names.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Store")]
+pub struct StoreArgs {
+    /// Where objects are kept: http:// or https:// of an etcd (several with commas), memory://
+    /// for a throw-away cluster; by default an embedded database in the data directory.
+    #[arg(long, value_name = "URL", env = "CORACLE_DATASTORE_ENDPOINT")]
+    pub datastore_endpoint: Option<String>,
+
+    /// Authorities (PEM) that sign the certificate of the etcd [default: those of this machine].
+    #[arg(long, value_name = "FILE", env = "CORACLE_DATASTORE_CAFILE")]
+    pub datastore_cafile: Option<PathBuf>,
+
+    /// Certificate (PEM) to show to the etcd.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CORACLE_DATASTORE_CERTFILE",
+        requires = "datastore_keyfile"
+    )]
+    pub datastore_certfile: Option<PathBuf>,
+
+    /// Key (PEM) of --datastore-certfile.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CORACLE_DATASTORE_KEYFILE",
+        requires = "datastore_certfile"
+    )]
+    pub datastore_keyfile: Option<PathBuf>,
+
+    /// Write Leases and Events to the embedded database too. Otherwise they are kept in memory,
+    /// so that heartbeats do not wear out flash, and end with the server.
+    #[arg(long)]
+    pub durable_leases_and_events: bool,
+
+    /// EncryptionConfiguration (apiserver.config.k8s.io/v1) that says how objects are encrypted
+    /// at rest [default: in the embedded database, Secrets with a key of its own].
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+
+    /// Read --encryption-provider-config again when it changes.
+    #[arg(long, requires = "encryption_provider_config")]
+    pub encryption_provider_config_automatic_reload: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Authentication")]
+pub struct AuthenticationArgs {
+    /// File of static tokens, a line each: token,user,uid,"group1,group2".
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
+
+    /// Let requests without credentials through as system:anonymous, who may see health and
+    /// version and nothing else unless a role says so.
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    pub anonymous_auth: bool,
+}

@@ -1,0 +1,196 @@
+//! Two servers on one etcd.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, PostParams, WatchEvent, WatchParams},
+};
+use serde_json::json;
+
+use crate::server::{PATIENCE, Server};
+
+/// An etcd; ends with this.
+struct Etcd {
+    process: Child,
+    urls: [String; 2],
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Etcd {
+    /// `None` when there is no etcd on the PATH; that has been printed.
+    fn start(folder: &Path) -> Option<Self> {
+        if Command::new("etcd").arg("--version").output().is_err() {
+            println!("skipped: there is no etcd on the PATH");
+            return None;
+        }
+        let free = || {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            listener.local_addr().expect("an address")
+        };
+        let urls = [free(), free()].map(|address| format!("http://{address}"));
+        let process = spawn(folder, &urls);
+        Some(Etcd { process, urls })
+    }
+
+    fn restart(&mut self, folder: &Path) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.process = spawn(folder, &self.urls);
+    }
+}
+
+fn spawn(folder: &Path, [client, peer]: &[String; 2]) -> Child {
+    Command::new("etcd")
+        .arg("--data-dir")
+        .arg(folder.join("etcd"))
+        .args([
+            "--listen-client-urls",
+            client,
+            "--advertise-client-urls",
+            client,
+        ])
+        .args([
+            "--listen-peer-urls",
+            peer,
+            "--initial-advertise-peer-urls",
+            peer,
+        ])
+        .args(["--initial-cluster", &format!("default={peer}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("etcd starts")
+}
+
+fn config_map(name: &str, value: &str) -> ConfigMap {
+    serde_json::from_value(json!({"metadata": {"name": name}, "data": {"key": value}}))
+        .expect("a ConfigMap")
+}
+
+#[tokio::test]
+async fn two_servers_on_one_etcd_are_one_cluster() {
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [data, one, two] = folders.each_ref().map(tempfile::TempDir::path);
+    let Some(mut etcd) = Etcd::start(data) else {
+        return;
+    };
+    let file = data.join("encryption.yaml");
+    std::fs::write(
+        &file,
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers: [{aesgcm: {keys: [{name: k, secret: YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=}]}}]\n",
+    )
+    .unwrap();
+    let flags = [
+        "--datastore-endpoint",
+        &etcd.urls[0],
+        "--encryption-provider-config",
+        file.to_str().unwrap(),
+        "--disable=controllers,scheduler",
+    ];
+    wait_for(&etcd.urls[0]).await;
+    let (first, second) = tokio::join!(
+        Server::start_with(one, &flags),
+        Server::start_with(two, &flags)
+    );
+    let [here, there]: [Api<ConfigMap>; 2] =
+        [&first, &second].map(|server| Api::namespaced(server.client.clone(), "default"));
+    let parameters = WatchParams::default().labels("!other");
+    let mut events = there.watch(&parameters, "0").await.unwrap().boxed();
+    // Whatever one has acknowledged, the other reads at once.
+    for index in 0..50 {
+        let name = format!("c{index}");
+        here.create(&PostParams::default(), &config_map(&name, "1"))
+            .await
+            .unwrap();
+        let read = there.get(&name).await.unwrap();
+        let changed = ConfigMap {
+            data: config_map(&name, "2").data,
+            ..read
+        };
+        let replaced = there.replace(&name, &PostParams::default(), &changed).await;
+        let version = replaced.unwrap().resource_version();
+        assert_eq!(here.get(&name).await.unwrap().resource_version(), version);
+    }
+    let ours = |list: Vec<ConfigMap>| {
+        let names = list.iter().map(kube::ResourceExt::name_any);
+        names.filter(|name| name.starts_with('c')).count()
+    };
+    assert_eq!(
+        ours(there.list(&ListParams::default()).await.unwrap().items),
+        50
+    );
+    for kind in ["added", "modified"] {
+        expect(&mut events, kind, "c0").await;
+    }
+    let secrets: Api<Secret> = Api::namespaced(first.client.clone(), "default");
+    let secret =
+        serde_json::from_value(json!({"metadata": {"name": "s"}, "stringData": {"a": "b"}}));
+    secrets
+        .create(&PostParams::default(), &secret.unwrap())
+        .await
+        .unwrap();
+    let secrets: Api<Secret> = Api::namespaced(second.client.clone(), "default");
+    assert_eq!(secrets.get("s").await.unwrap().data.unwrap()["a"].0, b"b");
+    // After a restart of etcd both go on, and so do their watches.
+    etcd.restart(data);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while here
+        .create(&PostParams::default(), &config_map("last", "1"))
+        .await
+        .is_err()
+    {
+        if here.get("last").await.is_ok() {
+            break;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "etcd does not come back"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    expect(&mut events, "added", "last").await;
+    assert!(there.get("last").await.is_ok());
+}
+
+type Events<'a> = futures::stream::BoxStream<'a, kube::Result<WatchEvent<ConfigMap>>>;
+
+/// Reads up to this event.
+async fn expect(events: &mut Events<'_>, kind: &str, name: &str) {
+    let found = tokio::time::timeout(PATIENCE, async {
+        while let Some(event) = events.try_next().await.expect("the watch goes on") {
+            let (seen, object) = match event {
+                WatchEvent::Added(object) => ("added", object),
+                WatchEvent::Modified(object) => ("modified", object),
+                _ => continue,
+            };
+            if seen == kind && object.name_any() == name {
+                return;
+            }
+        }
+        panic!("the watch ended");
+    });
+    found.await.expect("the event comes in time");
+}
+
+async fn wait_for(url: &str) {
+    let address = url.trim_start_matches("http://");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while tokio::net::TcpStream::connect(address).await.is_err() {
+        assert!(std::time::Instant::now() < deadline, "etcd does not start");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
