@@ -8,7 +8,7 @@ pub(crate) mod event;
 mod limit_range;
 mod namespace;
 mod node;
-mod persistent_volume;
+pub(crate) mod persistent_volume;
 pub(crate) mod persistent_volume_claim;
 pub mod pod;
 mod pod_template;

@@ -6,11 +6,12 @@
 //! pointer there; an object that upstream always encodes is there, be it empty; quantities and
 //! times are put in canonical form. Errors have Go's words, because clients show them.
 
+pub mod go;
 mod names;
 mod node;
 mod typed;
 
-use std::cell::RefCell;
+use std::{borrow::Cow, cell::RefCell};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -34,7 +35,10 @@ impl Context {
     fn report(&self, problem: impl FnOnce() -> String) {
         let mut problems = self.problems.borrow_mut();
         if problems.len() < MAX_PROBLEMS {
-            problems.push(problem());
+            let problem = problem();
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
         }
     }
 }
@@ -51,10 +55,16 @@ pub fn from_slice<T: DeserializeOwned>(
     json: &[u8],
     problems: &mut Vec<String>,
 ) -> Result<T, DecodeError> {
-    let node: Node<'_> = serde_json::from_slice(json).map_err(|error| DecodeError {
-        message: error.to_string(),
+    let json = as_text(json);
+    let node: Node<'_> = serde_json::from_str(&json).map_err(|error| DecodeError {
+        message: go::syntax_error(json.as_bytes()).unwrap_or_else(|| error.to_string()),
     })?;
     typed(node, problems)
+}
+
+/// The text, in which what is no UTF-8 is replaced, as Go does.
+pub fn as_text(json: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(json)
 }
 
 /// Reads a typed object from JSON that was parsed before. See [`from_slice`].

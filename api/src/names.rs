@@ -154,7 +154,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
     if name.is_empty() {
         errors.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_MAX_LENGTH {
-        errors.push(format!("name part {}", max_length(LABEL_MAX_LENGTH)));
+        errors.push(format!("name part {}", max_bytes(LABEL_MAX_LENGTH)));
     }
     if !is_qualified_part(name) {
         errors.push(format!("name part {}", qualified_part_error()));
@@ -173,7 +173,10 @@ fn qualified_part_error() -> String {
 
 /// The value of a label.
 pub fn label_value(value: &str) -> Vec<String> {
-    let mut errors = too_long(value, LABEL_MAX_LENGTH);
+    let mut errors = Vec::new();
+    if value.len() > LABEL_MAX_LENGTH {
+        errors.push(max_bytes(LABEL_MAX_LENGTH));
+    }
     if !(value.is_empty() || is_qualified_part(value)) {
         errors.push(regex_error(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', \
@@ -234,6 +237,11 @@ pub fn regex_error(message: &str, regex: &str, examples: &[&str]) -> String {
         "{message} (e.g. {}regex used for validation is '{regex}')",
         examples.join(" or ")
     )
+}
+
+/// `must be no more than 63 bytes`, as upstream says of labels and qualified names.
+fn max_bytes(length: usize) -> String {
+    format!("must be no more than {length} bytes")
 }
 
 /// `must be no more than 63 characters`

@@ -4,6 +4,8 @@
 //! Each takes the object as JSON in the version that the client named and gives the patched JSON,
 //! which is then decoded as if the client had sent it.
 
+use serde_json::Value;
+
 mod json;
 mod merge;
 mod strategic;
@@ -11,6 +13,19 @@ mod strategic;
 pub use json::apply as apply_json;
 pub use merge::apply as apply_merge;
 pub use strategic::apply as apply_strategic;
+
+/// Go's words for a patch that is JSON, but no object.
+fn not_a_map(value: &Value) -> String {
+    let of = match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::Object(_) => "object",
+        Value::Null => "null",
+    };
+    format!("json: cannot unmarshal {of} into Go value of type map[string]interface {{}}")
+}
 
 /// Why a patch was not applied. The text is upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

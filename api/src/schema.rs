@@ -159,6 +159,20 @@ impl Type {
         }
     }
 
+    /// `Container` of `core.v1.Container`.
+    pub fn go_name(&self) -> &'static str {
+        self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+
+    /// The type that is spread out in this one and has the field of that name.
+    pub fn inlined_with(&self, name: &str) -> Option<&'static Type> {
+        self.fields
+            .iter()
+            .take_while(|field| field.name == "-")
+            .filter_map(Field::object)
+            .find(|inlined| inlined.field(name).is_some())
+    }
+
     /// Its own fields, sorted by name. Inlined ones come first and are named `-`.
     pub fn own_fields(&self) -> &'static [Field] {
         self.fields

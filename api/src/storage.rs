@@ -11,7 +11,13 @@ use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
 };
 
-use crate::kinds::Kind;
+use std::collections::BTreeMap;
+
+use crate::{
+    check,
+    field::{ErrorList, Path},
+    kinds::Kind,
+};
 
 /// What the group serves.
 pub(crate) fn kinds() -> Vec<Kind> {
@@ -25,4 +31,43 @@ pub(crate) fn kinds() -> Vec<Kind> {
             .status(),
         Kind::cluster::<VolumeAttributesClass>("volumeattributesclass").short_names(&["vac"]),
     ]
+}
+
+/// The name of what makes volumes, in any case.
+fn provisioner(name: &str, path: &Path, errors: &mut ErrorList) {
+    if name.is_empty() {
+        errors.push(path.required(""));
+    } else {
+        check::qualified_name(&name.to_lowercase(), path, errors);
+    }
+}
+
+/// What is told to the maker of volumes.
+fn parameters(
+    parameters: Option<&BTreeMap<String, String>>,
+    may_be_empty: bool,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    const MAX_COUNT: usize = 512;
+    const MAX_BYTES: usize = 256 * 1024;
+    let entries = parameters.into_iter().flatten();
+    let (count, bytes) = entries
+        .clone()
+        .fold((0, 0), |(count, bytes), (name, value)| {
+            (count + 1, bytes + name.len() + value.len())
+        });
+    if count > MAX_COUNT {
+        errors.push(path.too_long(MAX_COUNT));
+        return;
+    }
+    for (name, _) in entries.filter(|(name, _)| name.is_empty()) {
+        errors.push(path.invalid(name.as_str(), "field can not be empty."));
+    }
+    if bytes > MAX_BYTES {
+        errors.push(path.too_long(MAX_BYTES));
+    }
+    if !may_be_empty && count == 0 {
+        errors.push(path.required("must contain at least one key/value pair"));
+    }
 }

@@ -215,6 +215,10 @@ fn assert_contains(value: &Value, expected: &Value, pointer: &str) {
             for (name, expected) in expected {
                 let pointer = format!("{pointer}/{name}");
                 let Some(value) = fields.get(name) else {
+                    // Upstream writes null where a list without `omitempty` is empty.
+                    if expected.is_null() {
+                        continue;
+                    }
                     panic!("{pointer} is absent, expected {expected}");
                 };
                 assert_contains(value, expected, &pointer);
@@ -226,6 +230,7 @@ fn assert_contains(value: &Value, expected: &Value, pointer: &str) {
                 assert_contains(item, expected, &format!("{pointer}/{index}"));
             }
         }
+        (Value::Array(items), Value::Null) if items.is_empty() => {}
         _ => assert_eq!(value, expected, "{pointer}"),
     }
 }

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use crate::{
     error::ApiError,
     respond::{JSON, MEDIA_TYPES, PROTOBUF, YAML},
+    yaml,
 };
 
 /// Upstream's bound.
@@ -28,23 +29,46 @@ pub async fn read(body: Body) -> Result<Bytes, ApiError> {
     }
 }
 
+/// A body as it was sent.
+pub struct Sent {
+    /// Protobuf was made JSON already.
+    pub bytes: Bytes,
+    pub is_yaml: bool,
+}
+
+/// Reads the body of a request that sends an object.
+///
+/// # Errors
+/// 415 when its type is none that the API speaks.
+pub async fn read_sent(headers: &HeaderMap, body: Body) -> Result<Sent, ApiError> {
+    let media_type = media_type(headers);
+    let bytes = read(body).await?;
+    let sent = |bytes, is_yaml| Ok(Sent { bytes, is_yaml });
+    match media_type {
+        "" | JSON => sent(bytes, false),
+        YAML => sent(bytes, true),
+        // An empty body, of a deletion for example, is none in any encoding.
+        PROTOBUF if bytes.is_empty() => sent(bytes, false),
+        PROTOBUF => {
+            let json = protobuf::to_json(&bytes, "", "")
+                .map_err(|error| ApiError::bad_request(error.to_string()))?;
+            sent(json.into(), false)
+        }
+        _ => Err(ApiError::unsupported_media_type(&MEDIA_TYPES)),
+    }
+}
+
 /// Reads the body and gives it as JSON.
 ///
 /// # Errors
 /// 415 when its type is none that the API speaks.
 pub async fn read_json(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
-    let media_type = media_type(headers);
-    let bytes = read(body).await?;
-    match media_type {
-        "" | JSON => Ok(bytes),
-        YAML => yaml_to_json(&bytes),
-        // An empty body, of a deletion for example, is none in any encoding.
-        PROTOBUF if bytes.is_empty() => Ok(bytes),
-        PROTOBUF => protobuf::to_json(&bytes, "", "")
-            .map(Bytes::from)
-            .map_err(|error| ApiError::bad_request(error.to_string())),
-        _ => Err(ApiError::unsupported_media_type(&MEDIA_TYPES)),
+    let sent = read_sent(headers, body).await?;
+    if !sent.is_yaml || sent.bytes.is_empty() {
+        return Ok(sent.bytes);
     }
+    let document = yaml::read(&sent.bytes).map_err(ApiError::bad_request)?;
+    Ok(document.value.to_string().into())
 }
 
 /// The type of the body without parameters; empty when the client gave none.
@@ -55,13 +79,4 @@ pub fn media_type(headers: &HeaderMap) -> &str {
         .and_then(|value| value.split(';').next())
         .unwrap_or_default()
         .trim()
-}
-
-/// YAML as JSON.
-pub fn yaml_to_json(yaml: &[u8]) -> Result<Bytes, ApiError> {
-    let value: serde_json::Value = serde_yaml_ng::from_slice(yaml).map_err(|error| {
-        ApiError::bad_request(format!("error converting YAML to JSON: {error}"))
-    })?;
-    let json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
-    Ok(json.into())
 }

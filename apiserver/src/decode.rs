@@ -2,12 +2,22 @@
 //!
 //! Unknown and repeated fields are ignored, warned about or refused, as `fieldValidation` says.
 
-use std::sync::Arc;
+mod type_meta;
 
-use coracle_api::{Kind, Object, Strategy, field::Path, kinds};
-use serde::Deserialize;
+use std::{any::Any, sync::Arc};
 
-use crate::{admission::Warnings, error::ApiError, options::FieldValidation};
+use axum::body::Body;
+use coracle_api::{Kind, Object, Strategy, field::Path, kinds, object::Typed};
+
+use crate::{
+    admission::Warnings,
+    body::{self, Sent},
+    error::ApiError,
+    options::{FieldValidation, WriteOptions},
+    query::Query,
+    server::Context,
+    yaml::{self, Document},
+};
 
 /// What a body must be: the kind of the resource, or that of a subresource.
 #[derive(Clone)]
@@ -50,36 +60,50 @@ impl From<&Kind> for Expected {
     }
 }
 
-/// What says which kind an object is of.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TypeMeta {
-    #[serde(default)]
-    api_version: Option<String>,
-    #[serde(default)]
-    kind: Option<String>,
-}
-
 /// Reads an object of `kind` and fills in its defaults.
 pub fn object(
     kind: &Expected,
-    json: &[u8],
+    sent: &Sent,
     validation: FieldValidation,
     warnings: &Warnings,
 ) -> Result<Box<dyn Object>, ApiError> {
     let mut problems = Vec::new();
-    let (object, declared) = tolerant(kind, json, &mut problems)?;
+    let (json, document) = if sent.is_yaml {
+        let document =
+            yaml::read(&sent.bytes).map_err(|why| unrecognized(kind, &sent.bytes, &why))?;
+        (document.value.to_string().into(), document)
+    } else {
+        (sent.bytes.clone(), Document::default())
+    };
+    let (object, declared) = tolerant(kind, &json, &sent.bytes, &mut problems)?;
     match validation {
-        FieldValidation::Strict if !problems.is_empty() => {
-            let why = strict(&problems);
-            return Err(cannot_be_handled(kind, &declared, json, &why));
+        FieldValidation::Strict => {
+            problems.splice(0..0, document.strict_error());
+            if !problems.is_empty() {
+                return Err(cannot_be_handled(kind, &declared, &strict(&problems)));
+            }
         }
-        FieldValidation::Strict | FieldValidation::Ignore => {}
-        FieldValidation::Warn => problems
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => document
+            .repeated
             .into_iter()
+            .chain(problems)
             .for_each(|problem| warnings.add(problem)),
     }
     Ok(object)
+}
+
+/// Reads the body of a request for a review, which is answered and not stored.
+pub async fn review<T: Typed>(context: &Context, body: Body) -> Result<T, ApiError> {
+    let options = WriteOptions::parse(&Query::parse(context.query()), "CreateOptions", None)?;
+    let kind = Expected::body(T::GROUP, T::VERSION, T::KIND)?;
+    let sent = body::read_sent(context.headers(), body).await?;
+    let object = object(&kind, &sent, options.field_validation, &context.warnings)?;
+    let object: Box<dyn Any> = object;
+    let object = object
+        .downcast()
+        .map_err(|_| ApiError::internal("a review is decoded as its type"))?;
+    Ok(*object)
 }
 
 /// The same for an object that is the result of a patch, in which `problems` were found
@@ -95,7 +119,7 @@ pub fn patched(
         let sent = String::from_utf8_lossy(json).into_owned();
         ApiError::invalid("", "", "", &vec![Path::new("patch").invalid(sent, why)])
     };
-    let decoded = tolerant(kind, json, &mut problems);
+    let decoded = tolerant(kind, json, json, &mut problems);
     let (object, _) = decoded.map_err(|error| invalid(error.to_string()))?;
     match validation {
         FieldValidation::Strict if !problems.is_empty() => Err(invalid(strict(&problems))),
@@ -113,73 +137,83 @@ fn strict(problems: &[String]) -> String {
     format!("strict decoding error: {}", problems.join(", "))
 }
 
-/// The object with its defaults, and the kind that it says it is.
+/// The object with its defaults, and the kind that it says it is. `sent`: what `json` was made
+/// from.
 fn tolerant(
     kind: &Expected,
     json: &[u8],
+    sent: &[u8],
     problems: &mut Vec<String>,
 ) -> Result<(Box<dyn Object>, String), ApiError> {
-    let declared = check_type(kind, json)?;
+    let declared = check_type(kind, json, sent)?;
     let mut object = kind
         .strategy
         .decode(json, problems)
-        .map_err(|error| cannot_be_handled(kind, &declared, json, &error.message))?;
+        .map_err(|error| cannot_be_handled(kind, &declared, &error.message))?;
     kind.strategy.default_fields(&mut *object);
     Ok((object, declared))
 }
 
-/// Checks that the object is of the version and kind of the URL, and returns its kind; empty
-/// when it does not say.
-fn check_type(kind: &Expected, json: &[u8]) -> Result<String, ApiError> {
-    let declared: TypeMeta = serde_json::from_slice(json).map_err(|error| {
-        ApiError::bad_request(format!(
-            "couldn't get version/kind; json parse error: {error}"
-        ))
+/// Checks that the object is of the version and kind of the URL, and returns the kind that it
+/// says it is, or that of the URL.
+fn check_type(kind: &Expected, json: &[u8], sent: &[u8]) -> Result<String, ApiError> {
+    let declared = type_meta::read(json).map_err(|error| {
+        let why = format!("couldn't get version/kind; json parse error: {error}");
+        unrecognized(kind, sent, &why)
     })?;
     let expected = kind.api_version();
-    if let Some(version) = declared.api_version.filter(|version| !version.is_empty())
-        && version != expected
-    {
+    if !declared.api_version.is_empty() && declared.api_version != expected {
         return Err(ApiError::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({expected})"
+            "the API version in the data ({}) does not match the expected API version ({expected})",
+            declared.api_version
         )));
     }
-    let declared = declared.kind.unwrap_or_default();
-    if !declared.is_empty() && declared != kind.kind {
-        let why = format!(
-            "converting ({declared}) to ({}): unknown conversion",
-            kind.kind
-        );
-        return Err(cannot_be_handled(kind, &declared, json, &why));
+    if declared.kind.is_empty() {
+        return Ok(kind.kind.clone());
     }
-    Ok(declared)
+    if declared.kind != kind.kind {
+        let why = format!(
+            "converting ({}) to ({}): unknown conversion",
+            declared.kind, kind.kind
+        );
+        return Err(cannot_be_handled(kind, &declared.kind, &why));
+    }
+    Ok(declared.kind)
 }
 
-fn cannot_be_handled(kind: &Expected, declared: &str, json: &[u8], why: &str) -> ApiError {
-    let expected = &kind.kind;
-    ApiError::bad_request(if declared.is_empty() {
-        format!(
-            "the object provided is unrecognized (must be of type {expected}): {why} ({})",
-            summary(json)
-        )
-    } else {
-        format!(
-            "{declared} in version {:?} cannot be handled as a {expected}: {why}",
-            kind.version
-        )
-    })
+fn cannot_be_handled(kind: &Expected, declared: &str, why: &str) -> ApiError {
+    let (version, expected) = (&kind.version, &kind.kind);
+    ApiError::bad_request(format!(
+        "{declared} in version {version:?} cannot be handled as a {expected}: {why}"
+    ))
 }
 
-/// The beginning of what was sent, in hexadecimal.
-fn summary(json: &[u8]) -> String {
+/// Of what does not even say of which kind it is.
+fn unrecognized(kind: &Expected, sent: &[u8], why: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {why} ({})",
+        kind.kind,
+        summary(sent)
+    ))
+}
+
+/// The beginning of what was sent; in hexadecimal when it does not look like JSON.
+fn summary(sent: &[u8]) -> String {
     const MAX: usize = 30;
     use std::fmt::Write as _;
+    let start = &sent[..sent.len().min(MAX)];
     let mut text = String::new();
-    for byte in json.iter().take(MAX) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
+    match start.first() {
+        None => return "<empty>".to_owned(),
+        Some(b'{') => text.push_str(&String::from_utf8_lossy(start)),
+        Some(_) => {
+            for byte in start {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "{byte:02x}");
+            }
+        }
     }
-    if json.len() > MAX {
+    if sent.len() > MAX {
         text.push_str(" ...");
     }
     text
@@ -192,7 +226,11 @@ mod tests {
     fn decode(json: &str, validation: FieldValidation) -> (Result<(), String>, Vec<String>) {
         let kind = &Expected::body("", "v1", "ConfigMap").unwrap();
         let warnings = Warnings::default();
-        let result = object(kind, json.as_bytes(), validation, &warnings)
+        let sent = Sent {
+            bytes: json.as_bytes().to_vec().into(),
+            is_yaml: false,
+        };
+        let result = object(kind, &sent, validation, &warnings)
             .map(|_| ())
             .map_err(|error| error.to_string());
         (result, warnings.take())

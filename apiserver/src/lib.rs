@@ -41,6 +41,7 @@ pub mod testing;
 mod tests;
 mod verbs;
 mod websocket;
+mod yaml;
 
 pub use config::Config;
 pub use error::ApiError;

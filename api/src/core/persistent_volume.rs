@@ -1,7 +1,7 @@
 //! PersistentVolume.
 
 mod sources;
-mod validation;
+pub(crate) mod validation;
 
 use jiff::Timestamp;
 use k8s_openapi::{

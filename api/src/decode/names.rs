@@ -52,6 +52,14 @@ pub(super) fn is_optional(rust: &str, generic: &str) -> bool {
     argument(rust, "Option").is_some_and(|inner| argument(inner, generic).is_some())
 }
 
+pub(super) fn is_int_or_string(rust: &str) -> bool {
+    rust.ends_with("::IntOrString")
+}
+
+pub(super) fn is_bytes(rust: &str) -> bool {
+    rust.ends_with("::ByteString")
+}
+
 #[cfg(test)]
 mod tests {
     use std::{any::type_name, collections::BTreeMap};

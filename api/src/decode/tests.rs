@@ -82,7 +82,7 @@ fn quantities_and_times_become_canonical() {
         json!({"cpu": "500m", "memory": "1Gi", "x/y": "3"})
     );
     let event: Event = from_slice(
-        br#"{"eventTime": "2026-01-02T03:04:05Z", "involvedObject": {}, "metadata": {}}"#,
+        br#"{"eventTime": "2026-01-02T04:04:05.000000+01:00", "involvedObject": {}, "metadata": {}}"#,
         &mut Vec::new(),
     )
     .unwrap();

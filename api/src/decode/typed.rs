@@ -8,7 +8,9 @@ use serde::de::{
     value::{CowStrDeserializer, StringDeserializer},
 };
 
-use super::{Context, names, node::Node};
+use base64::Engine as _;
+
+use super::{Context, go, names, node::Node};
 use crate::{
     object::ZERO_TIME,
     quantity,
@@ -45,6 +47,8 @@ pub(super) enum Path<'p> {
         name: &'p str,
         /// The type that has the field; empty for a key of a map.
         of: &'static str,
+        /// What the tables know of that type.
+        known: Option<&'static Type>,
     },
     Index {
         parent: &'p Path<'p>,
@@ -75,9 +79,17 @@ impl Path<'_> {
             match path {
                 Path::Root => break,
                 Path::Index { parent, .. } => path = parent,
-                Path::Field { parent, name, of } => {
+                Path::Field {
+                    parent,
+                    name,
+                    of,
+                    known,
+                } => {
                     if !of.is_empty() {
                         fields.push(*name);
+                        // Go counts the struct that a field is embedded with.
+                        let embedded = known.and_then(|known| known.inlined_with(name));
+                        fields.extend(embedded.map(Type::go_name));
                         owner = if owner.is_empty() { *of } else { owner };
                     }
                     path = parent;
@@ -168,8 +180,10 @@ impl<'p, 'de> Typed<'p, 'de> {
     }
 
     fn expect_number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
-        let Node::Number(number) = &self.node else {
-            return Err(self.mismatch::<V::Value>(self.node.type_name()));
+        let number = match &self.node {
+            Node::Number(number) => number,
+            Node::Null => return visitor.visit_u64(0),
+            _ => return Err(self.mismatch::<V::Value>(self.node.type_name())),
         };
         let result = if let Some(value) = number.as_u64() {
             visitor.visit_u64::<Failure>(value)
@@ -178,15 +192,32 @@ impl<'p, 'de> Typed<'p, 'de> {
         } else {
             visitor.visit_f64(number.as_f64().unwrap_or_default())
         };
-        result.map_err(|_| self.mismatch::<V::Value>(&format!("number {number}")))
+        let written = format!("number {number}");
+        result.map_err(|_| match names::is_int_or_string(type_name::<V::Value>()) {
+            true => self.mismatch::<i32>(&written),
+            false => self.mismatch::<V::Value>(&written),
+        })
     }
 
     fn expect_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         match self.node {
             Node::String(Cow::Borrowed(text)) => visitor.visit_borrowed_str(text),
             Node::String(Cow::Owned(text)) => visitor.visit_string(text),
+            Node::Null => visitor.visit_borrowed_str(""),
             _ => Err(self.mismatch::<V::Value>(self.node.type_name())),
         }
+    }
+
+    /// Base64, which Go reads more loosely than Rust's library.
+    fn expect_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        let Node::String(text) = &self.node else {
+            return Err(self.mismatch::<V::Value>(self.node.type_name()));
+        };
+        let bytes = go::base64(text).map_err(Failure)?;
+        let text: StringDeserializer<Failure> = base64::engine::general_purpose::STANDARD
+            .encode(bytes)
+            .into_deserializer();
+        visitor.visit_some(text)
     }
 
     fn expect_object<V: Visitor<'de>>(
@@ -194,7 +225,12 @@ impl<'p, 'de> Typed<'p, 'de> {
         of: &'static str,
         visitor: V,
     ) -> Result<V::Value, Failure> {
-        match self.node {
+        let node_type = self.node.type_name();
+        let node = match self.node {
+            Node::Null => Node::Object(Vec::new()),
+            node => node,
+        };
+        match node {
             Node::Object(entries) => visitor.visit_map(Entries {
                 duplicates: Duplicates::new(entries.len()),
                 entries: entries.into_iter(),
@@ -206,12 +242,19 @@ impl<'p, 'de> Typed<'p, 'de> {
                 known: self.known,
                 missing: None,
             }),
-            _ => Err(self.mismatch::<V::Value>(self.node.type_name())),
+            node => Err(Typed { node, ..self }.mismatch::<V::Value>(node_type)),
         }
     }
 
     fn expect_array<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         match self.node {
+            Node::Null => visitor.visit_seq(Elements {
+                values: Vec::new().into_iter(),
+                index: 0,
+                path: self.path,
+                context: self.context,
+                known: self.known.item(),
+            }),
             Node::Array(values) => visitor.visit_seq(Elements {
                 values: values.into_iter(),
                 index: 0,
@@ -269,15 +312,14 @@ fn canonical_quantity(text: &str) -> Result<String, Failure> {
     quantity::canonical(text).map_err(|error| Failure(error.to_string()))
 }
 
-/// `layout` is Go's, for the error; `format` is that of the stored text.
-fn canonical_time(text: &str, layout: &str, format: &str) -> Result<String, Failure> {
-    let wrong = || {
-        Failure(format!(
-            "parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""
-        ))
-    };
-    let time: Timestamp = text.parse().map_err(|_| wrong())?;
-    jiff::fmt::strtime::format(format, time).map_err(|_| wrong())
+/// `format` is that of the stored text.
+fn canonical_time(text: &str, micro: bool, format: &str) -> Result<String, Failure> {
+    if let Some(error) = go::time_error(text, micro) {
+        return Err(Failure(error));
+    }
+    let wrong = |error: jiff::Error| Failure(format!("parsing time {text:?}: {error}"));
+    let time: Timestamp = text.parse().map_err(wrong)?;
+    jiff::fmt::strtime::format(format, time).map_err(wrong)
 }
 
 impl<'de> Deserializer<'de> for Typed<'_, 'de> {
@@ -285,6 +327,7 @@ impl<'de> Deserializer<'de> for Typed<'_, 'de> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         match self.node {
+            Node::Null if names::is_int_or_string(type_name::<V::Value>()) => visitor.visit_i64(0),
             Node::Null => visitor.visit_unit(),
             Node::Bool(value) => visitor.visit_bool(value),
             Node::Number(_) => self.expect_number(visitor),
@@ -296,7 +339,7 @@ impl<'de> Deserializer<'de> for Typed<'_, 'de> {
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         self.context
-            .report(|| format!("unknown field \"{}\"", self.path));
+            .report(|| format!("unknown field {:?}", self.path.to_string()));
         visitor.visit_unit()
     }
 
@@ -304,6 +347,7 @@ impl<'de> Deserializer<'de> for Typed<'_, 'de> {
         let empty = |generic| names::is_optional(type_name::<V::Value>(), generic);
         match &self.node {
             Node::Null => return visitor.visit_none(),
+            _ if names::is_bytes(type_name::<V::Value>()) => return self.expect_bytes(visitor),
             _ if self.is_omitted_zero() => return visitor.visit_none(),
             Node::Array(values) if values.is_empty() && empty("Vec") => {
                 return visitor.visit_none();
@@ -327,21 +371,21 @@ impl<'de> Deserializer<'de> for Typed<'_, 'de> {
                 visitor
                     .visit_newtype_struct::<StringDeserializer<Failure>>(text.into_deserializer())
             }
+            ("Quantity", Node::Null) => {
+                let zero: StringDeserializer<Failure> = "0".to_owned().into_deserializer();
+                visitor.visit_newtype_struct(zero)
+            }
             ("Quantity", Node::String(_)) => self.expect_canonical(visitor, canonical_quantity),
             ("Quantity", _) => Err(Failure(quantity::ParseError::Format.to_string())),
-            ("Time", Node::Null) => {
+            ("Time" | "MicroTime", Node::Null) => {
                 let zero: StringDeserializer<Failure> = ZERO_TIME.to_owned().into_deserializer();
                 visitor.visit_newtype_struct(zero)
             }
             ("Time", _) => self.expect_canonical(visitor, |text| {
-                canonical_time(text, "2006-01-02T15:04:05Z07:00", "%Y-%m-%dT%H:%M:%SZ")
+                canonical_time(text, false, "%Y-%m-%dT%H:%M:%SZ")
             }),
             ("MicroTime", _) => self.expect_canonical(visitor, |text| {
-                canonical_time(
-                    text,
-                    "2006-01-02T15:04:05.000000Z07:00",
-                    "%Y-%m-%dT%H:%M:%S%.6fZ",
-                )
+                canonical_time(text, true, "%Y-%m-%dT%H:%M:%S%.6fZ")
             }),
             _ => visitor.visit_newtype_struct(self),
         }
@@ -367,6 +411,7 @@ impl<'de> Deserializer<'de> for Typed<'_, 'de> {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         match self.node {
             Node::Bool(value) => visitor.visit_bool(value),
+            Node::Null => visitor.visit_bool(false),
             _ => Err(self.mismatch::<V::Value>(self.node.type_name())),
         }
     }
@@ -488,16 +533,24 @@ impl<'de> Entries<'_, 'de> {
     /// The next entry that was written.
     fn next_written(&mut self) -> Option<(Cow<'de, str>, Node<'de>)> {
         let (key, node) = self.entries.next()?;
-        if self.duplicates.note(key.clone()) {
+        // Of an unknown field only that is told, and once.
+        let is_known = !self.is_struct || self.knows(&key);
+        if self.duplicates.note(key.clone()) && is_known {
             let path = Path::Field {
                 parent: self.path,
                 name: &key,
                 of: self.of,
+                known: self.known.of,
             };
             self.context
-                .report(|| format!("duplicate field \"{path}\""));
+                .report(|| format!("duplicate field {:?}", path.to_string()));
         }
         Some((key, node))
+    }
+
+    fn knows(&self, key: &str) -> bool {
+        let is_type = matches!(key, "apiVersion" | "kind") && matches!(self.path, Path::Root);
+        is_type || self.known.of.is_none_or(|of| of.field(key).is_some())
     }
 
     /// The next field that was not written and that upstream encodes all the same.
@@ -542,12 +595,15 @@ impl<'de> MapAccess<'de> for Entries<'_, 'de> {
             parent: self.path,
             name: &key,
             of: self.of,
+            known: self.known.of,
         };
         let known = if self.is_struct {
             self.known.field(&key)
         } else {
             self.known.item()
         };
+        let stands_for_null = known.field.filter(|_| matches!(node, Node::Null));
+        let node = stands_for_null.and_then(always_there).unwrap_or(node);
         seed.deserialize(Typed {
             node,
             path: &path,

@@ -1,21 +1,35 @@
 //! FlowSchema.
 
+mod validation;
+
 use jiff::Timestamp;
 use k8s_openapi::api::flowcontrol::v1::FlowSchema;
 use serde_json::Value;
 
 use crate::{
+    decode::empty,
+    field::ErrorList,
     shape,
-    strategy::{Behaviour, Shape, StatusMeta},
-};
-use crate::{
-    strategy::Column,
+    strategy::{Behaviour, Column, Shape, StatusMeta, Subresource},
     table::{AGE, NAME, age, column, name},
-    zero::text,
+    zero::{default_number, text},
 };
 
 impl Behaviour for FlowSchema {
     const SHAPE: Shape<Self> = shape!(generation: spec, status, StatusMeta::Keep);
+
+    fn default_fields(&mut self) {
+        let spec = self.spec.get_or_insert_with(empty);
+        default_number(&mut spec.matching_precedence, 1000);
+    }
+
+    fn validate(&self) -> ErrorList {
+        validation::object(self)
+    }
+
+    fn validate_subresource(&self, _old: &Self, _subresource: Subresource) -> ErrorList {
+        validation::status(self)
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
@@ -66,5 +80,15 @@ impl Behaviour for FlowSchema {
             age(&self.metadata, now),
             Value::from(dangling.map_or("?", |condition| text(&condition.status))),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects() {
+        crate::testing::run::<FlowSchema>(include_str!("../../testdata/flow_schema.yaml"));
     }
 }

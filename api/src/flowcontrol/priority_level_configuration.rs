@@ -1,20 +1,50 @@
 //! PriorityLevelConfiguration.
 
+mod validation;
+
 use jiff::Timestamp;
 use k8s_openapi::api::flowcontrol::v1::{PriorityLevelConfiguration, QueuingConfiguration};
 use serde_json::Value;
 
 use crate::{
+    field::ErrorList,
     shape,
-    strategy::{Behaviour, Shape, StatusMeta},
-};
-use crate::{
-    strategy::Column,
+    strategy::{Behaviour, Column, Shape, StatusMeta, Subresource},
     table::{AGE, NAME, age, column, name},
+    zero::default_number,
 };
 
 impl Behaviour for PriorityLevelConfiguration {
     const SHAPE: Shape<Self> = shape!(generation: spec, status, StatusMeta::Keep);
+
+    fn default_fields(&mut self) {
+        let Some(spec) = &mut self.spec else {
+            return;
+        };
+        if let Some(exempt) = &mut spec.exempt {
+            exempt.nominal_concurrency_shares.get_or_insert(0);
+            exempt.lendable_percent.get_or_insert(0);
+        }
+        let Some(limited) = &mut spec.limited else {
+            return;
+        };
+        limited.nominal_concurrency_shares.get_or_insert(30);
+        limited.lendable_percent.get_or_insert(0);
+        let response = limited.limit_response.as_mut();
+        if let Some(queuing) = response.and_then(|response| response.queuing.as_mut()) {
+            default_number(&mut queuing.hand_size, 8);
+            default_number(&mut queuing.queues, 64);
+            default_number(&mut queuing.queue_length_limit, 50);
+        }
+    }
+
+    fn validate(&self) -> ErrorList {
+        validation::object(self)
+    }
+
+    fn validate_subresource(&self, _old: &Self, _subresource: Subresource) -> ErrorList {
+        validation::status(self)
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
@@ -73,5 +103,17 @@ impl Behaviour for PriorityLevelConfiguration {
             queue(|queuing| queuing.queue_length_limit),
             age(&self.metadata, now),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects() {
+        crate::testing::run::<PriorityLevelConfiguration>(include_str!(
+            "../../testdata/priority_level_configuration.yaml"
+        ));
     }
 }

@@ -1,5 +1,7 @@
 //! Ingress.
 
+mod validation;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -7,17 +9,39 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressRule};
 use serde_json::Value;
 
 use crate::{
+    field::ErrorList,
     shape,
-    strategy::{Behaviour, Shape},
-};
-use crate::{
-    strategy::Column,
+    strategy::{Behaviour, Column, Shape, Subresource},
     table::{AGE, NAME, age, column, name},
     zero::text,
 };
 
 impl Behaviour for Ingress {
     const SHAPE: Shape<Self> = shape!(generation: spec, status);
+
+    fn validate(&self) -> ErrorList {
+        validation::create(self)
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        validation::update(self, old)
+    }
+
+    fn validate_subresource(&self, old: &Self, _subresource: Subresource) -> ErrorList {
+        validation::status(self, old)
+    }
+
+    fn warnings(&self, old: Option<&Self>) -> Vec<String> {
+        let annotations = self.metadata.annotations.as_ref();
+        let is_set = annotations.is_some_and(|known| known.contains_key(validation::CLASS));
+        match old {
+            None if is_set => vec![format!(
+                "annotation {:?} is deprecated, please use 'spec.ingressClassName' instead",
+                validation::CLASS
+            )],
+            _ => Vec::new(),
+        }
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
@@ -100,4 +124,14 @@ fn addresses(ingress: &Ingress) -> String {
         .filter(|address| !address.is_empty())
         .collect();
     addresses.into_iter().collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects() {
+        crate::testing::run::<Ingress>(include_str!("../../testdata/ingress.yaml"));
+    }
 }

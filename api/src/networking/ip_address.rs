@@ -1,17 +1,45 @@
 //! IPAddress.
 
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::IPAddress;
+use k8s_openapi::api::networking::v1::{IPAddress, ParentReference};
 use serde_json::Value;
 
-use crate::strategy::Behaviour;
 use crate::{
-    strategy::Column,
+    check,
+    field::{ErrorList, Path},
+    names,
+    strategy::{Behaviour, Column},
     table::{NAME, column, name},
     zero::text,
 };
 
 impl Behaviour for IPAddress {
+    fn validate(&self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (parent, path) = (&self.spec.parent_ref, Path::new("spec.parentRef"));
+        if *parent == ParentReference::default() {
+            errors.push(path.required(""));
+            return errors;
+        }
+        let group = text(&parent.group);
+        if !group.is_empty() {
+            check::subdomain(group, &path.child("group"), &mut errors);
+        }
+        check::required_path_segment(&parent.resource, &path.child("resource"), &mut errors);
+        check::required_path_segment(&parent.name, &path.child("name"), &mut errors);
+        let namespace = text(&parent.namespace);
+        let messages = names::path_segment_name(namespace);
+        check::each(&path.child("namespace"), namespace, messages, &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (new, old) = (&self.spec.parent_ref, &old.spec.parent_ref);
+        check::immutable(new, old, &Path::new("spec.parentRef"), &mut errors);
+        errors
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             NAME,
@@ -36,5 +64,15 @@ impl Behaviour for IPAddress {
         };
         let parent = format!("{resource}{namespace}/{}", parent.name);
         vec![name(&self.metadata), Value::from(parent)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects() {
+        crate::testing::run::<IPAddress>(include_str!("../../testdata/ip_address.yaml"));
     }
 }

@@ -32,6 +32,10 @@ fn read(patch: &[u8], problems: &mut Vec<String>) -> Result<Vec<Map<String, Valu
     let mut found = Vec::new();
     let patch = decode::untyped(patch, &mut found)
         .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
+    let patch = match patch {
+        Value::Null => Value::Array(Vec::new()),
+        patch => patch,
+    };
     let wrong = |value: &Value, of: &str| {
         PatchError::Malformed(format!(
             "error decoding patch: json: cannot unmarshal {} into Go value of type {of}",
@@ -52,6 +56,11 @@ fn read(patch: &[u8], problems: &mut Vec<String>) -> Result<Vec<Map<String, Valu
         }
         operations.push(operation);
     }
+    // The operations are read one after the other.
+    found.sort_by_key(|problem| {
+        let index = problem.split(['[', ']']).nth(1);
+        index.and_then(|index| index.parse::<usize>().ok())
+    });
     problems.extend(
         found
             .into_iter()

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::PatchError;
+use super::{PatchError, not_a_map};
 use crate::decode;
 
 /// Applies a JSON merge patch. `problems` takes what strict decoding of the patch would refuse.
@@ -13,8 +13,15 @@ pub fn apply(
 ) -> Result<Value, PatchError> {
     let patch = decode::untyped(patch, problems)
         .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
-    let Value::Object(patch) = patch else {
-        return Err(PatchError::Malformed("Invalid JSON Patch".to_owned()));
+    let patch = match patch {
+        Value::Object(patch) => patch,
+        Value::Null => return Err(PatchError::Malformed("Invalid JSON Patch".to_owned())),
+        other => {
+            let error = not_a_map(&other);
+            return Err(PatchError::Malformed(format!(
+                "error decoding patch: {error}"
+            )));
+        }
     };
     match &mut document {
         Value::Object(entries) => merge(entries, patch),
@@ -93,7 +100,11 @@ mod tests {
         let result = apply(json!({}), b"[1]", &mut Vec::new());
         assert_eq!(
             result,
-            Err(PatchError::Malformed("Invalid JSON Patch".to_owned()))
+            Err(PatchError::Malformed(
+                "error decoding patch: json: cannot unmarshal array into Go value of type \
+                 map[string]interface {}"
+                    .to_owned()
+            ))
         );
     }
 }

@@ -9,7 +9,7 @@ mod order;
 
 use serde_json::{Map, Value};
 
-use super::PatchError;
+use super::{PatchError, not_a_map};
 use crate::schema::{Field, Shape, Type};
 
 const DIRECTIVE: &str = "$patch";
@@ -21,7 +21,12 @@ type Object = Map<String, Value>;
 
 /// Applies a strategic merge patch to an object of that type.
 pub fn apply(document: Value, patch: Value, of: &'static Type) -> Result<Value, PatchError> {
-    let (Value::Object(document), Value::Object(patch)) = (document, patch) else {
+    let patch = match patch {
+        Value::Object(patch) => patch,
+        Value::Null => Object::new(),
+        other => return Err(PatchError::Malformed(not_a_map(&other))),
+    };
+    let Value::Object(document) = document else {
         return Err(PatchError::Malformed("invalid JSON document".to_owned()));
     };
     merge_object(document, patch, Schema::Object(of)).map(Value::Object)

@@ -1,21 +1,91 @@
 //! CSIDriver.
 
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1::CSIDriver;
+use k8s_openapi::api::storage::v1::{CSIDriver, TokenRequest};
 use serde_json::Value;
 
 use crate::{
+    check,
+    field::{ErrorList, Path},
     shape,
-    strategy::{Behaviour, Shape},
-};
-use crate::{
-    strategy::Column,
+    strategy::{Behaviour, Column, Shape},
     table::{AGE, NAME, age, column, name},
     zero::list,
 };
 
 impl Behaviour for CSIDriver {
     const SHAPE: Shape<Self> = shape!(generation: spec);
+
+    fn default_fields(&mut self) {
+        let spec = &mut self.spec;
+        spec.attach_required.get_or_insert(true);
+        for flag in [
+            &mut spec.pod_info_on_mount,
+            &mut spec.storage_capacity,
+            &mut spec.requires_republish,
+            &mut spec.se_linux_mount,
+        ] {
+            flag.get_or_insert(false);
+        }
+        spec.fs_group_policy
+            .get_or_insert_with(|| "ReadWriteOnceWithFSType".to_owned());
+        if list(&spec.volume_lifecycle_modes).is_empty() {
+            spec.volume_lifecycle_modes = Some(vec!["Persistent".to_owned()]);
+        }
+    }
+
+    fn validate(&self) -> ErrorList {
+        const POLICIES: &[&str] = &["File", "None", "ReadWriteOnceWithFSType"];
+        const MODES: &[&str] = &["Persistent", "Ephemeral"];
+        const SHORTEST_PERIOD: i64 = 10;
+        let mut errors = ErrorList::new();
+        let (spec, path) = (&self.spec, Path::new("spec"));
+        if let Some(policy) = &spec.fs_group_policy {
+            check::one_of(policy, POLICIES, &path.child("fsGroupPolicy"), &mut errors);
+        }
+        let tokens = list(&spec.token_requests);
+        token_requests(tokens, &path.child("tokenRequests"), &mut errors);
+        for mode in list(&spec.volume_lifecycle_modes) {
+            check::one_of(
+                mode,
+                MODES,
+                &path.child("volumeLifecycleModes"),
+                &mut errors,
+            );
+        }
+        let period = spec.node_allocatable_update_period_seconds;
+        if let Some(period) = period.filter(|period| *period < SHORTEST_PERIOD) {
+            errors.push(path.child("nodeAllocatableUpdatePeriodSeconds").invalid(
+                period,
+                format!("must be greater than or equal to {SHORTEST_PERIOD} seconds"),
+            ));
+        }
+        if let (Some(in_secrets), []) = (spec.service_account_token_in_secrets, tokens) {
+            errors.push(path.child("serviceAccountTokenInSecrets").invalid(
+                in_secrets,
+                "serviceAccountTokenInSecrets is set but no tokenRequests are specified",
+            ));
+        }
+        errors
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        let mut errors = self.validate();
+        let (new, old, path) = (&self.spec, &old.spec, Path::new("spec"));
+        check::immutable(
+            &new.attach_required,
+            &old.attach_required,
+            &path.child("attachedRequired"),
+            &mut errors,
+        );
+        check::immutable(
+            &new.volume_lifecycle_modes,
+            &old.volume_lifecycle_modes,
+            &path.child("volumeLifecycleModes"),
+            &mut errors,
+        );
+        errors
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
@@ -81,5 +151,40 @@ impl Behaviour for CSIDriver {
             Value::from(modes),
             age(&self.metadata, now),
         ]
+    }
+}
+
+fn token_requests(requests: &[TokenRequest], path: &Path, errors: &mut ErrorList) {
+    const SHORTEST_SECONDS: i64 = 10 * 60;
+    const LONGEST_SECONDS: i64 = 1 << 32;
+    for (index, request) in requests.iter().enumerate() {
+        let path = path.index(index);
+        let is_same = |other: &TokenRequest| other.audience == request.audience;
+        if requests[..index].iter().any(is_same) {
+            let audience = request.audience.as_str();
+            errors.push(path.child("audience").duplicate(audience));
+            continue;
+        }
+        let message = match request.expiration_seconds {
+            Some(seconds) if seconds < SHORTEST_SECONDS => {
+                "may not specify a duration less than 10 minutes"
+            }
+            Some(seconds) if seconds > LONGEST_SECONDS => {
+                "may not specify a duration larger than 2^32 seconds"
+            }
+            _ => continue,
+        };
+        let path = path.child("expirationSeconds");
+        errors.push(path.invalid(request.expiration_seconds, message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects() {
+        crate::testing::run::<CSIDriver>(include_str!("../../testdata/csi_driver.yaml"));
     }
 }

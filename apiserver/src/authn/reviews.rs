@@ -12,11 +12,10 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use serde::de::DeserializeOwned;
 
 use super::{TokenAuthenticator as _, Tokens};
 use crate::{
-    body,
+    decode,
     error::ApiError,
     handler::{Call, Handler},
     query::Query,
@@ -32,7 +31,7 @@ pub struct TokenReviews(pub Arc<Tokens>);
 impl Handler for TokenReviews {
     async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
         let output = output(call.context)?;
-        let mut review: TokenReview = read(call.context, call.body).await?;
+        let mut review: TokenReview = decode::review(call.context, call.body).await?;
         let token = review.spec.token.as_str();
         if token.is_empty() {
             let message = "token is required for TokenReview in authentication";
@@ -71,7 +70,7 @@ pub struct SelfSubjectReviews;
 impl Handler for SelfSubjectReviews {
     async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
         let output = output(call.context)?;
-        let mut review: SelfSubjectReview = read(call.context, call.body).await?;
+        let mut review: SelfSubjectReview = decode::review(call.context, call.body).await?;
         review.metadata.creation_timestamp = Some(Time(Timestamp::now()));
         review.status = Some(SelfSubjectReviewStatus {
             user_info: Some(user_info(call.context.user.clone())),
@@ -82,14 +81,6 @@ impl Handler for SelfSubjectReviews {
 
 fn output(context: &Context) -> Result<Output, ApiError> {
     Output::negotiate(context.headers(), &Query::parse(context.query()))
-}
-
-/// Reads a review.
-async fn read<T: DeserializeOwned>(context: &Context, body: Body) -> Result<T, ApiError> {
-    let json = body::read_json(context.headers(), body).await?;
-    let kind = &context.info.resource;
-    serde_json::from_slice(&json)
-        .map_err(|error| ApiError::bad_request(format!("cannot decode {kind}: {error}")))
 }
 
 fn with_authenticated(mut identity: Identity) -> Identity {

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::service_accounts::{Claims, Kubernetes, Reference, ServiceAccounts};
 use crate::{
-    Lookup, body,
+    Lookup, decode,
     error::{ApiError, GroupResource},
     handler::{Call, Handler},
     query::Query,
@@ -44,9 +44,7 @@ impl Handler for TokenRequests {
     async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
         let context = call.context;
         let output = Output::negotiate(context.headers(), &Query::parse(context.query()))?;
-        let json = body::read_json(context.headers(), call.body).await?;
-        let mut request: TokenRequest = serde_json::from_slice(&json)
-            .map_err(|error| ApiError::bad_request(format!("cannot decode {KIND}: {error}")))?;
+        let mut request: TokenRequest = decode::review(context, call.body).await?;
         let lookup = Lookup::new(call.server.registry().clone());
         let issued = issue(&lookup, &self.0, context, &mut request).await?;
         request.status = Some(issued);

@@ -18,12 +18,12 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{FieldSelectorRequirement, LabelSelectorRequirement},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{Attributes, Authorizer, Decision, node, rbac::Rbac};
 use crate::{
-    body,
+    decode,
     error::ApiError,
     handler::{Call, Handler},
     query::Query,
@@ -49,7 +49,7 @@ pub struct SelfSubjectRulesReviews(pub Arc<Rbac>);
 impl Handler for SubjectAccessReviews {
     async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
         let context = call.context;
-        let mut review: SubjectAccessReview = read(context, call.body).await?;
+        let mut review: SubjectAccessReview = decode::review(context, call.body).await?;
         let errors = check_subject(&review.spec);
         refuse("SubjectAccessReview", &errors)?;
         review.status = Some(answer(&*self.0, &review.spec).await);
@@ -61,7 +61,7 @@ impl Handler for SubjectAccessReviews {
 impl Handler for LocalSubjectAccessReviews {
     async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
         let context = call.context;
-        let mut review: LocalSubjectAccessReview = read(context, call.body).await?;
+        let mut review: LocalSubjectAccessReview = decode::review(context, call.body).await?;
         let namespace = &context.info.namespace;
         review.metadata.namespace = Some(namespace.clone());
         let mut errors = check_subject(&review.spec);
@@ -87,7 +87,7 @@ impl Handler for LocalSubjectAccessReviews {
 impl Handler for SelfSubjectAccessReviews {
     async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
         let context = call.context;
-        let mut review: SelfSubjectAccessReview = read(context, call.body).await?;
+        let mut review: SelfSubjectAccessReview = decode::review(context, call.body).await?;
         let user = &context.user;
         let spec = SubjectAccessReviewSpec {
             user: Some(user.user.clone()),
@@ -107,7 +107,7 @@ impl Handler for SelfSubjectAccessReviews {
 impl Handler for SelfSubjectRulesReviews {
     async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
         let context = call.context;
-        let mut review: SelfSubjectRulesReview = read(context, call.body).await?;
+        let mut review: SelfSubjectRulesReview = decode::review(context, call.body).await?;
         let namespace = review.spec.namespace.as_deref().unwrap_or_default();
         if namespace.is_empty() {
             return Err(ApiError::bad_request("no namespace on request"));
@@ -146,13 +146,6 @@ impl Handler for SelfSubjectRulesReviews {
         review.status = Some(status);
         send(context, &review)
     }
-}
-
-async fn read<T: DeserializeOwned>(context: &Context, body: Body) -> Result<T, ApiError> {
-    let json = body::read_json(context.headers(), body).await?;
-    let kind = &context.info.resource;
-    serde_json::from_slice(&json)
-        .map_err(|error| ApiError::bad_request(format!("cannot decode {kind}: {error}")))
 }
 
 fn send(context: &Context, review: &impl Serialize) -> Result<Response<Body>, ApiError> {

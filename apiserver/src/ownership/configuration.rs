@@ -3,8 +3,6 @@
 //! Upstream: `applyPatcher` of `apiserver/pkg/endpoints/handlers/patch.go`, and the managers that
 //! `apimachinery/pkg/util/managedfields` stacks around `structured-merge-diff`.
 
-use std::fmt;
-
 use coracle_api::{
     Object,
     apply::{
@@ -15,11 +13,10 @@ use coracle_api::{
 };
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{Ownership, versions};
-use crate::error::ApiError;
+use crate::{error::ApiError, yaml};
 
 /// Where `kubectl apply` without `--server-side` records what it applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -239,150 +236,23 @@ fn conflict_error(conflicts: &[Conflict]) -> ApiError {
     ApiError::apply_conflict(causes.collect(), message)
 }
 
-/// Reads the configuration of a request, in YAML or JSON, and what is wrong with it that a
-/// strict reader refuses.
+/// Reads the configuration of a request, in YAML or JSON.
 ///
 /// # Errors
-/// It is no YAML.
-pub fn read_config(body: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
-    let bad =
-        |error: &dyn fmt::Display| ApiError::bad_request(format!("error decoding YAML: {error}"));
-    let tolerant: Tolerant = match serde_json::from_slice(body) {
-        Ok(value) => value,
-        Err(_) => serde_yaml_ng::from_slice(body).map_err(|error| bad(&error))?,
+/// It is no YAML, or no map.
+pub fn read_config(body: &[u8]) -> Result<yaml::Document, ApiError> {
+    let bad = |error: &str| ApiError::bad_request(format!("error decoding YAML: {error}"));
+    let document = yaml::read(body)
+        .map_err(|error| bad(&format!("error converting YAML to JSON: {error}")))?;
+    let of = match &document.value {
+        Value::Object(_) | Value::Null => return Ok(document),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
     };
-    if !matches!(tolerant.value, Value::Object(_) | Value::Null) {
-        return Err(bad(
-            &"json: cannot unmarshal into Go value of type map[string]interface {}",
-        ));
-    }
-    let text = String::from_utf8_lossy(body);
-    let problems = tolerant.twice.iter().map(|name| {
-        format!(
-            "  line {}: key {name:?} already set in map",
-            line_of_second(&text, name)
-        )
-    });
-    let problems: Vec<String> = problems.collect();
-    let problem = (!problems.is_empty()).then(|| {
-        format!(
-            "error converting YAML to JSON: yaml: unmarshal errors:\n{}",
-            problems.join("\n")
-        )
-    });
-    Ok((tolerant.value, problem.into_iter().collect()))
-}
-
-/// The line on which a key stands for the second time, from 1.
-fn line_of_second(text: &str, name: &str) -> usize {
-    let is_key = |line: &str| {
-        let line = line.trim_start_matches([' ', '-', '\t']);
-        let rest = line.strip_prefix(name).or_else(|| {
-            line.strip_prefix(['"', '\''])?
-                .strip_prefix(name)?
-                .strip_prefix(['"', '\''])
-        });
-        rest.is_some_and(|rest| rest.trim_start().starts_with(':'))
-    };
-    let mut lines = text.lines().enumerate().filter(|(_, line)| is_key(line));
-    lines.nth(1).map_or(1, |(at, _)| at + 1)
-}
-
-/// A value in which a key may stand twice: the last one counts.
-struct Tolerant {
-    value: Value,
-    /// The keys that stand twice.
-    twice: Vec<String>,
-}
-
-impl<'de> Deserialize<'de> for Tolerant {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TolerantVisitor)
-    }
-}
-
-struct TolerantVisitor;
-
-impl From<Value> for Tolerant {
-    fn from(value: Value) -> Self {
-        Tolerant {
-            value,
-            twice: Vec::new(),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for TolerantVisitor {
-    type Value = Tolerant;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Tolerant, E> {
-        Ok(Value::from(value).into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Tolerant, E> {
-        Ok(Value::from(value).into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Tolerant, E> {
-        Ok(Value::from(value).into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Tolerant, E> {
-        Ok(Value::from(value).into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Tolerant, E> {
-        Ok(Value::from(value).into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Tolerant, E> {
-        Ok(Value::from(value).into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Tolerant, E> {
-        Ok(Value::Null.into())
-    }
-
-    fn visit_none<E>(self) -> Result<Tolerant, E> {
-        Ok(Value::Null.into())
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tolerant, D::Error> {
-        Tolerant::deserialize(deserializer)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tolerant, A::Error> {
-        let (mut list, mut twice) = (Vec::new(), Vec::new());
-        while let Some(item) = items.next_element::<Tolerant>()? {
-            list.push(item.value);
-            twice.extend(item.twice);
-        }
-        Ok(Tolerant {
-            value: Value::Array(list),
-            twice,
-        })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Tolerant, A::Error> {
-        let (mut map, mut twice) = (Map::new(), Vec::new());
-        while let Some(name) = fields.next_key::<Tolerant>()? {
-            let name = match name.value {
-                Value::String(name) => name,
-                other => other.to_string(),
-            };
-            let field = fields.next_value::<Tolerant>()?;
-            twice.extend(field.twice);
-            if map.insert(name.clone(), field.value).is_some() {
-                twice.push(name);
-            }
-        }
-        Ok(Tolerant {
-            value: Value::Object(map),
-            twice,
-        })
-    }
+    Err(bad(&format!(
+        "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {of} into Go value \
+         of type map[string]interface {{}}"
+    )))
 }

@@ -38,11 +38,11 @@ pub async fn create(
     let query = Query::parse(context.query());
     let output = Output::negotiate(context.headers(), &query)?;
     let options = WriteOptions::parse(&query, "CreateOptions", None)?;
-    let json = body::read_json(context.headers(), body).await?;
+    let sent = body::read_sent(context.headers(), body).await?;
     let kind = &resource.kind;
     let mut object = decode::object(
         &(&**kind).into(),
-        &json,
+        &sent,
         options.field_validation,
         &context.warnings,
     )?;

@@ -151,8 +151,8 @@ async fn read_foreign(
     body: Body,
 ) -> Result<Box<dyn Object>, ApiError> {
     let kind = Expected::body(group, version, kind)?;
-    let json = body::read_json(context.headers(), body).await?;
-    decode::object(&kind, &json, options.field_validation, &context.warnings)
+    let sent = body::read_sent(context.headers(), body).await?;
+    decode::object(&kind, &sent, options.field_validation, &context.warnings)
 }
 
 /// Answers that something was done that leaves no object to show.

@@ -23,6 +23,7 @@ use crate::{
     respond::Output,
     server::{ApiServer, Context},
     strategy,
+    yaml::Document,
 };
 
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -45,7 +46,11 @@ pub async fn patch(
     let ownership = Ownership::new(server.registry(), context, resource, manager);
     let make = |old: Option<&dyn Object>| {
         let mut new = match (request.configuration(), old) {
-            (Some(configuration), _) => ownership.apply(old, &configuration)?,
+            (Some(configuration), _) => {
+                let applied = ownership.apply(old, &configuration)?;
+                request.check_repeated(context)?;
+                applied
+            }
             (None, Some(old)) => request.apply(context, &expected, old.to_value())?,
             (None, None) => return Err(ApiError::not_found(&**kind, &context.info.name)),
         };
@@ -107,7 +112,7 @@ enum Form {
     /// With what is known of the lists in the kind.
     Strategic(&'static Type),
     /// The configuration.
-    Apply(Value),
+    Apply(Document),
 }
 
 impl PatchRequest {
@@ -120,7 +125,7 @@ impl PatchRequest {
             (JSON_PATCH, _) => Form::Json,
             (MERGE_PATCH, _) => Form::Merge,
             (STRATEGIC_PATCH, Some(schema)) => Form::Strategic(schema),
-            (APPLY_PATCH, _) => Form::Apply(Value::Null),
+            (APPLY_PATCH, _) => Form::Apply(Document::default()),
             (_, Some(_)) => {
                 let accepted = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
                 return Err(ApiError::unsupported_media_type(&accepted));
@@ -135,7 +140,7 @@ impl PatchRequest {
         let body = body::read(body).await?;
         let options = WriteOptions::parse(&query, "PatchOptions", Some(is_apply))?;
         if is_apply {
-            form = Form::Apply(configuration(context, &options, &body)?);
+            form = Form::Apply(read_config(&body)?);
         }
         Ok(PatchRequest {
             output,
@@ -148,8 +153,8 @@ impl PatchRequest {
     /// What is to be applied; `None` for the other forms.
     pub fn configuration(&self) -> Option<ApplyRequest<'_>> {
         match &self.form {
-            Form::Apply(config) => Some(ApplyRequest {
-                config,
+            Form::Apply(document) => Some(ApplyRequest {
+                config: &document.value,
                 force: self.options.force,
             }),
             _ => None,
@@ -178,26 +183,24 @@ impl PatchRequest {
         let validation = self.options.field_validation;
         decode::patched(kind, &json, problems, validation, &context.warnings)
     }
-}
 
-/// Reads a configuration; keys that stand twice in it are refused, warned about or ignored.
-fn configuration(
-    context: &Context,
-    options: &WriteOptions,
-    body: &[u8],
-) -> Result<Value, ApiError> {
-    let (config, problems) = read_config(body)?;
-    match options.field_validation {
-        FieldValidation::Strict if !problems.is_empty() => Err(ApiError::bad_request(format!(
-            "error strict decoding YAML: {}",
-            problems.join(", ")
-        ))),
-        FieldValidation::Strict | FieldValidation::Ignore => Ok(config),
-        FieldValidation::Warn => {
-            problems
-                .into_iter()
-                .for_each(|problem| context.warnings.add(problem));
-            Ok(config)
+    /// Keys that stand twice in a configuration are refused, warned about or ignored.
+    fn check_repeated(&self, context: &Context) -> Result<(), ApiError> {
+        let Form::Apply(document) = &self.form else {
+            return Ok(());
+        };
+        match (self.options.field_validation, document.strict_error()) {
+            (FieldValidation::Strict, Some(error)) => Err(ApiError::bad_request(format!(
+                "error strict decoding YAML: error converting YAML to JSON: {error}"
+            ))),
+            (FieldValidation::Warn, Some(_)) => {
+                document
+                    .repeated
+                    .iter()
+                    .for_each(|problem| context.warnings.add(problem.clone()));
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 }

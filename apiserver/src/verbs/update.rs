@@ -43,11 +43,11 @@ pub async fn update(
     let query = Query::parse(context.query());
     let output = Output::negotiate(context.headers(), &query)?;
     let options = WriteOptions::parse(&query, "UpdateOptions", None)?;
-    let json = body::read_json(context.headers(), body).await?;
+    let sent = body::read_sent(context.headers(), body).await?;
     let kind = &resource.kind;
     let mut object = decode::object(
         &(&**kind).into(),
-        &json,
+        &sent,
         options.field_validation,
         &context.warnings,
     )?;
