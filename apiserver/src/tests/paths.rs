@@ -115,7 +115,7 @@ async fn a_request_is_told_how_it_was_classified() {
     let schema = json!({
         "metadata": {"name": "s"},
         "spec": {
-            "matchingPrecedence": 1,
+            "matchingPrecedence": 2,
             "priorityLevelConfiguration": {"name": "l"},
             "rules": [{
                 "subjects": [{"kind": "Group", "group": {"name": "system:masters"}}],
