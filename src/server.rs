@@ -97,7 +97,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
     );
     let components = Components::new(shutdown.clone());
     control_plane.report_health_of(&components);
-    control_plane.spawn_components(&settings, &components);
+    control_plane.spawn_components(&settings, &components)?;
     if !settings.args.disable_agent {
         node::spawn(&settings, &control_plane, &components)?;
     }

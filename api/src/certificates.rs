@@ -1,8 +1,12 @@
 //! `certificates.k8s.io`: one file per kind, one line per kind in [`kinds`].
 
 mod certificate_signing_request;
+mod pkcs10;
+mod validation;
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+
+pub use pkcs10::{CertificateRequest, RequestError};
 
 use crate::kinds::{Kind, NameRule, READ_WRITE};
 

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Lookup, Plugins, Registry,
     admission::{
-        Admission, Chain, DefaultIngressClass, DefaultStorageClass, DefaultTolerationSeconds,
-        LimitRanger, NamespaceLifecycle, PersistentVolumeClaimResize, PodSecurity, Priority,
-        ResourceQuota, RuntimeClass, ServiceAccount, StorageObjectInUseProtection,
-        TaintNodesByCondition,
+        Admission, CertificateApproval, CertificateRequester, CertificateSigning,
+        CertificateSubjectRestriction, Chain, DefaultIngressClass, DefaultStorageClass,
+        DefaultTolerationSeconds, LimitRanger, NamespaceLifecycle, NodeRestriction,
+        PersistentVolumeClaimResize, PodSecurity, Priority, ResourceQuota, RuntimeClass,
+        ServiceAccount, StorageObjectInUseProtection, TaintNodesByCondition,
     },
     authn::{
         AudienceAgnostic, Authenticator, BootstrapTokens, CertificateUsers, FrontProxy, Requests,
@@ -95,7 +96,7 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
         Arc::new(NodeAuthorizer::new(registry, bootstrap::node_rules())),
         rbac.clone(),
     ]));
-    let mut admission = admission(registry);
+    let mut admission = admission(registry, &authorizer);
     admission.push(Arc::new(EscalationCheck::new(
         rbac.clone(),
         authorizer.clone(),
@@ -117,11 +118,13 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
 }
 
 /// Upstream's plugins that are on by default, in upstream's order.
-pub fn admission(registry: &Registry) -> Vec<Arc<dyn Admission>> {
+pub fn admission(registry: &Registry, authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Admission>> {
     vec![
+        Arc::new(CertificateRequester),
         Arc::new(NamespaceLifecycle::new(registry.clone())),
         Arc::new(LimitRanger::new(registry.clone())),
         Arc::new(ServiceAccount::new(registry.clone())),
+        Arc::new(NodeRestriction::new(registry.clone(), authorizer.clone())),
         Arc::new(TaintNodesByCondition),
         Arc::new(PodSecurity::new(registry.clone())),
         Arc::new(Priority::new(registry.clone())),
@@ -130,6 +133,9 @@ pub fn admission(registry: &Registry) -> Vec<Arc<dyn Admission>> {
         Arc::new(StorageObjectInUseProtection),
         Arc::new(PersistentVolumeClaimResize::new(registry)),
         Arc::new(RuntimeClass::new(registry.clone())),
+        Arc::new(CertificateApproval(authorizer.clone())),
+        Arc::new(CertificateSigning(authorizer.clone())),
+        Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass::new(registry)),
         Arc::new(ResourceQuota::new(registry.clone())),
     ]

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use kube::Client;
 use tokio::sync::broadcast;
 
+use crate::certificates::SigningAuthorities;
 use crate::objects::{Kept, Objects};
 
 /// How autoscalers decide.
@@ -42,7 +43,7 @@ impl Default for Autoscaling {
 }
 
 /// What the controllers need to know of the cluster.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Config {
     /// The certificate authority of the API server, as PEM: what pods trust it by.
     pub root_ca: String,
@@ -55,6 +56,8 @@ pub struct Config {
     /// The same for IPv6.
     pub node_cidr_mask_ipv6: u8,
     pub autoscaling: Autoscaling,
+    /// Who signs the certificates that are asked for through the API.
+    pub authorities: SigningAuthorities,
 }
 
 impl Default for Config {
@@ -67,6 +70,7 @@ impl Default for Config {
             node_cidr_mask_ipv4: 24,
             node_cidr_mask_ipv6: 64,
             autoscaling: Autoscaling::default(),
+            authorities: SigningAuthorities::default(),
         }
     }
 }

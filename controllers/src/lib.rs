@@ -9,12 +9,12 @@
 
 mod autoscaler;
 mod batch;
+mod certificates;
 mod changes;
 mod cluster_roles;
 mod conditions;
 mod context;
 mod cron_job;
-mod csr_cleaner;
 mod daemon_set;
 mod deployment;
 mod discovery;
@@ -47,6 +47,7 @@ mod work;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+pub use certificates::{Authority, AuthorityError, SigningAuthorities};
 pub use context::{Autoscaling, Config, Context};
 pub use error::Error;
 
@@ -150,9 +151,19 @@ pub const TABLE: &[Controller] = &[
         run: |context, shutdown| Box::pin(service_cidrs::run(context, shutdown)),
     },
     Controller {
+        name: "certificatesigningrequest-approving-controller",
+        account: "certificate-controller",
+        run: |context, shutdown| Box::pin(certificates::approver::run(context, shutdown)),
+    },
+    Controller {
+        name: "certificatesigningrequest-signing-controller",
+        account: "certificate-controller",
+        run: |context, shutdown| Box::pin(certificates::signer::run(context, shutdown)),
+    },
+    Controller {
         name: "certificatesigningrequest-cleaner-controller",
         account: "certificate-controller",
-        run: |context, shutdown| Box::pin(csr_cleaner::run(context, shutdown)),
+        run: |context, shutdown| Box::pin(certificates::cleaner::run(context, shutdown)),
     },
     Controller {
         name: "token-cleaner-controller",

@@ -111,6 +111,24 @@ impl<K: Kept> Objects<K> {
         .boxed()
     }
 
+    /// Writes a part of the object that has a path of its own.
+    pub fn replace_subresource<'a>(
+        &'a self,
+        subresource: &'a str,
+        object: &'a K,
+    ) -> Written<'a, K> {
+        let api = self.api_of(object);
+        async move {
+            let name = object.name_any();
+            let params = PostParams::default();
+            let written = api
+                .replace_subresource(subresource, &name, &params, object)
+                .await?;
+            Ok(self.shown(written).await)
+        }
+        .boxed()
+    }
+
     pub fn patch<'a>(
         &'a self,
         namespace: &str,

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use coracle_apiserver::pki::{self, Authority, Kubeconfig, Leaves, Pair, Pki};
+use coracle_controllers::SigningAuthorities;
 use coracle_transport::{ClientCertificates, ClientIdentity, ServerCertificate, certified_key};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +59,22 @@ impl Certificates {
     /// The certificates as they are now.
     pub fn leaves(&self) -> Leaves {
         self.pki.lock().leaves.clone()
+    }
+
+    /// Who signs the certificates that are asked for through the API: clients' by the clients'
+    /// authority, all others by the servers'.
+    pub fn signing_authorities(&self) -> anyhow::Result<SigningAuthorities> {
+        let pki = self.pki.lock();
+        let own = |authority: &Authority| {
+            coracle_controllers::Authority::from_pem(
+                authority.certificate_pem(),
+                &authority.key_pem(),
+            )
+        };
+        Ok(SigningAuthorities {
+            clients: Some(own(&pki.client_ca)?),
+            servers: Some(own(&pki.server_ca)?),
+        })
     }
 
     /// Writes the administrator's kubeconfig.

@@ -29,6 +29,10 @@ use crate::{
     supervise::Components,
 };
 
+/// Whose caches the components of this process share: upstream's role of that name lets its shared
+/// informers list and watch everything, and write nothing of a controller's.
+const INFORMERS: &str = "system:kube-controller-manager";
+
 /// A running control plane.
 pub struct ControlPlane {
     /// Where the API is served.
@@ -88,12 +92,13 @@ impl ControlPlane {
             advertised: settings.advertise_address,
             port: address.port(),
         };
+        // As upstream's kube-apiserver speaks to itself: roles do not exist before this has run.
         let own = client(&server, "system:apiserver", &["system:masters"]);
         bootstrap::run(&own, api, |component| settings.enabled(component)).await?;
         rbac::reconcile(&own).await?;
         let serving = serve(&server, &certificates, listener, shutdown.clone())?;
         certificates.write_kubeconfigs()?;
-        let informers = Informers::new(client(&server, "system:coracle", &["system:masters"]));
+        let informers = Informers::new(client(&server, INFORMERS, &[]));
         Ok(ControlPlane {
             address,
             kubeconfig,
@@ -127,7 +132,14 @@ impl ControlPlane {
     }
 
     /// Starts the scheduler and the controllers.
-    pub fn spawn_components(&self, settings: &Settings, components: &Components) {
+    ///
+    /// # Errors
+    /// When an authority of the cluster cannot sign.
+    pub fn spawn_components(
+        &self,
+        settings: &Settings,
+        components: &Components,
+    ) -> anyhow::Result<()> {
         let certificates = self.certificates.clone();
         components.spawn("certificates", move |run| certificates.clone().keep(run));
         if let Some(reloader) = self.datastore.reloader() {
@@ -147,6 +159,7 @@ impl ControlPlane {
                     cluster_cidrs: vec![settings.args.cluster_cidr],
                     service_cidrs: vec![settings.args.service_cidr],
                     autoscaling: settings.args.autoscaling.settings(),
+                    authorities: self.certificates.signing_authorities()?,
                     ..coracle_controllers::Config::default()
                 },
             );
@@ -162,6 +175,7 @@ impl ControlPlane {
                 });
             }
         }
+        Ok(())
     }
 
     fn spawn_scheduler(&self, components: &Components) {

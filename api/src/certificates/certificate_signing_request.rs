@@ -1,15 +1,19 @@
-//! CertificateSigningRequest.
+//! CertificateSigningRequest. Who asks is filled in by admission, which knows the user.
 
 use jiff::{Span, Timestamp};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::{
+    api::certificates::v1::{
+        CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use serde_json::Value;
 
+use super::validation::{self, Writes};
 use crate::{
+    field::ErrorList,
     shape,
-    strategy::{Behaviour, Shape},
-};
-use crate::{
-    strategy::Column,
+    strategy::{Behaviour, Column, Shape, Subresource},
     table::{AGE, NAME, age, column, human_duration, name},
     zero::text,
 };
@@ -21,6 +25,39 @@ impl Behaviour for CertificateSigningRequest {
 
     fn selectable_fields(&self) -> Vec<String> {
         vec![self.spec.signer_name.clone()]
+    }
+
+    fn prepare_for_update(&mut self, old: &Self) {
+        self.spec = old.spec.clone();
+    }
+
+    fn prepare_for_subresource(&mut self, old: &Self, subresource: Subresource) {
+        self.spec = old.spec.clone();
+        if subresource == Subresource::Status {
+            keep_decisions(self, old);
+            date_conditions(self, old);
+            return;
+        }
+        date_conditions(self, old);
+        let conditions = self.status.take().and_then(|status| status.conditions);
+        self.status.clone_from(&old.status);
+        self.status.get_or_insert_default().conditions = conditions;
+    }
+
+    fn validate(&self) -> ErrorList {
+        validation::of_new(self)
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        validation::of_change(self, old, Writes::Metadata)
+    }
+
+    fn validate_subresource(&self, old: &Self, subresource: Subresource) -> ErrorList {
+        let writes = match subresource {
+            Subresource::Status => Writes::Certificate,
+            _ => Writes::Decision,
+        };
+        validation::of_change(self, old, writes)
     }
 
     fn columns() -> &'static [Column] {
@@ -67,14 +104,59 @@ impl Behaviour for CertificateSigningRequest {
     }
 }
 
-fn condition(request: &CertificateSigningRequest) -> String {
+pub(super) fn conditions(request: &CertificateSigningRequest) -> &[Condition] {
     let status = request.status.as_ref();
-    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let conditions = status.and_then(|status| status.conditions.as_deref());
+    conditions.unwrap_or_default()
+}
+
+fn conditions_mut(request: &mut CertificateSigningRequest) -> &mut [Condition] {
+    let status = request.status.as_mut();
+    let conditions = status.and_then(|status| status.conditions.as_deref_mut());
+    conditions.unwrap_or_default()
+}
+
+/// Who writes the status writes no approval or denial: those that are there stay as they are.
+fn keep_decisions(new: &mut CertificateSigningRequest, old: &CertificateSigningRequest) {
+    for kind in ["Approved", "Denied"] {
+        let of_kind = |condition: &&Condition| condition.type_ == kind;
+        let kept: Vec<&Condition> = conditions(old).iter().filter(of_kind).collect();
+        if conditions(new).iter().filter(of_kind).count() != kept.len() {
+            // Validation says so.
+            continue;
+        }
+        let given = conditions_mut(new).iter_mut();
+        let given = given.filter(|condition| condition.type_ == kind);
+        for (given, kept) in given.zip(kept) {
+            given.clone_from(kept);
+        }
+    }
+}
+
+/// Gives conditions without times those of now, or of the same condition before.
+fn date_conditions(new: &mut CertificateSigningRequest, old: &CertificateSigningRequest) {
+    let now = Timestamp::now();
+    let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+    for condition in conditions_mut(new) {
+        if condition.last_update_time.is_none() {
+            condition.last_update_time = Some(now.clone());
+        }
+        if condition.last_transition_time.is_none() {
+            let before = conditions(old).iter().find(|before| {
+                before.type_ == condition.type_
+                    && before.status == condition.status
+                    && before.last_transition_time.is_some()
+            });
+            let before = before.and_then(|before| before.last_transition_time.clone());
+            condition.last_transition_time = before.or_else(|| Some(now.clone()));
+        }
+    }
+}
+
+fn condition(request: &CertificateSigningRequest) -> String {
     let has = |kind: &str| {
-        conditions
-            .into_iter()
-            .flatten()
-            .any(|condition| condition.type_ == kind)
+        let mut conditions = conditions(request).iter();
+        conditions.any(|condition| condition.type_ == kind)
     };
     let decision = if has("Denied") {
         "Denied"
@@ -84,7 +166,9 @@ fn condition(request: &CertificateSigningRequest) -> String {
         "Pending"
     };
     let failed = if has("Failed") { ",Failed" } else { "" };
-    let is_issued = status
+    let is_issued = request
+        .status
+        .as_ref()
         .and_then(|status| status.certificate.as_ref())
         .is_some_and(|certificate| !certificate.0.is_empty());
     let issued = if is_issued { ",Issued" } else { "" };

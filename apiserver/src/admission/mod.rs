@@ -3,6 +3,12 @@
 //! A plugin implements [`Admission`]; [`Chain`] runs the plugins in order, first all that
 //! change the object, then, after validation, all that only look.
 
+mod certificate_approval;
+mod certificate_requester;
+mod certificate_signing;
+mod certificate_subject;
+#[cfg(test)]
+mod certificate_tests;
 mod claim_resize;
 mod default_class;
 mod default_ingress_class;
@@ -10,6 +16,7 @@ mod default_storage_class;
 mod default_tolerations;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod node_restriction;
 mod node_taint;
 mod pod_security;
 mod priority;
@@ -29,12 +36,17 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 
+pub use certificate_approval::CertificateApproval;
+pub use certificate_requester::CertificateRequester;
+pub use certificate_signing::CertificateSigning;
+pub use certificate_subject::CertificateSubjectRestriction;
 pub use claim_resize::PersistentVolumeClaimResize;
 pub use default_ingress_class::DefaultIngressClass;
 pub use default_storage_class::DefaultStorageClass;
 pub use default_tolerations::DefaultTolerationSeconds;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
+pub use node_restriction::NodeRestriction;
 pub use node_taint::TaintNodesByCondition;
 pub use pod_security::PodSecurity;
 pub use priority::Priority;

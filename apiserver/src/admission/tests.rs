@@ -1,9 +1,16 @@
 //! Admission through the whole server.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Chain;
-use crate::{Config, Plugins, standard::admission, testing::TestServer};
+use crate::{
+    Config, Plugins,
+    authz::{AlwaysAllow, Authorizer},
+    standard::admission,
+    testing::TestServer,
+};
 
 const PODS: &str = "/api/v1/namespaces/ns/pods";
 
@@ -12,7 +19,10 @@ struct Fixture(TestServer);
 impl Fixture {
     async fn start() -> Self {
         let server = TestServer::with(Config::default(), |registry| Plugins {
-            admission: Chain::new(admission(registry)),
+            admission: Chain::new(admission(
+                registry,
+                &(Arc::new(AlwaysAllow) as Arc<dyn Authorizer>),
+            )),
             ..Plugins::default()
         })
         .await;

@@ -18,7 +18,9 @@ use uuid::Uuid;
 
 use super::service_accounts::{Claims, Kubernetes, Reference, ServiceAccounts};
 use crate::{
-    Lookup, decode,
+    Lookup,
+    admission::Operation,
+    decode,
     error::{ApiError, GroupResource},
     handler::{Call, Handler},
     query::Query,
@@ -46,6 +48,15 @@ impl Handler for TokenRequests {
         let output = Output::negotiate(context.headers(), &Query::parse(context.query()))?;
         let mut request: TokenRequest = decode::review(context, call.body).await?;
         let lookup = Lookup::new(call.server.registry().clone());
+        let name = &context.info.name;
+        let attributes = context.attributes(call.resource, Operation::Create, name, false);
+        let admission = call.server.admission();
+        admission
+            .admit(&attributes, Some(&mut request), None)
+            .await?;
+        admission
+            .validate(&attributes, Some(&request), None)
+            .await?;
         let issued = issue(&lookup, &self.0, context, &mut request).await?;
         request.status = Some(issued);
         respond::review(&output, &request)

@@ -14,7 +14,7 @@ use coracle_api::Identity;
 
 use crate::{authn::MASTERS, request_info::RequestInfo};
 
-pub use node::NodeAuthorizer;
+pub use node::{NodeAuthorizer, is_node, node_of};
 pub use rbac::Rbac;
 
 /// What a user wants to do, as upstream's `authorizer.Attributes`. Strings are empty where

@@ -13,7 +13,12 @@ use std::{
 };
 
 use coracle_api::{Identity, kinds};
-use coracle_apiserver::{ApiServer, Plugins, Registry, admission::Chain, standard};
+use coracle_apiserver::{
+    ApiServer, Plugins, Registry,
+    admission::Chain,
+    authz::{AlwaysAllow, Authorizer},
+    standard,
+};
 use coracle_client::{Change, Informers, in_process};
 use coracle_store::MemoryStore;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -67,8 +72,9 @@ impl World {
     /// A cluster of so many nodes, with the kills under way.
     pub async fn start(nodes: usize) -> World {
         let registry = Registry::new(Arc::new(MemoryStore::default()), kinds::builtin());
+        let everything: Arc<dyn Authorizer> = Arc::new(AlwaysAllow);
         let plugins = Plugins {
-            admission: Chain::new(standard::admission(&registry)),
+            admission: Chain::new(standard::admission(&registry, &everything)),
             ..Plugins::default()
         };
         let server = ApiServer::new(coracle_apiserver::Config::default(), registry, plugins);

@@ -2,7 +2,7 @@
 //!
 //! Enter at [`NodeAuthorizer`]. What relates a node to a secret, a claim or a volume is looked
 //! up in [`relations`]; everything else is allowed by the rules of the role `system:node`.
-//! [`super::super::admission::NodeRestriction`] does the rest: what a node may write.
+//! [`crate::admission::NodeRestriction`] does the rest: what a node may write.
 
 mod relations;
 
@@ -23,11 +23,15 @@ pub struct NodeAuthorizer {
     rules: Vec<PolicyRule>,
 }
 
+/// Whether the user is a node, be it one without a name.
+pub fn is_node(user: &Identity) -> bool {
+    user.user.starts_with(USER_PREFIX) && user.groups.iter().any(|group| group == GROUP)
+}
+
 /// The node that the user is; `None` if it is none.
 pub fn node_of(user: &Identity) -> Option<&str> {
     let name = user.user.strip_prefix(USER_PREFIX)?;
-    let is_node = user.groups.iter().any(|group| group == GROUP);
-    (is_node && !name.is_empty()).then_some(name)
+    (is_node(user) && !name.is_empty()).then_some(name)
 }
 
 impl NodeAuthorizer {
