@@ -8,4 +8,5 @@ mod etcd;
 mod fakes;
 mod lifecycle;
 mod objects;
+mod scheduling;
 mod server;

@@ -10,4 +10,4 @@ mod collection;
 mod process;
 mod victims;
 mod workloads;
-mod world;
+pub mod world;

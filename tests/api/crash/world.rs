@@ -71,6 +71,15 @@ struct Watched {
 impl World {
     /// A cluster of so many nodes, with the kills under way.
     pub async fn start(nodes: usize) -> World {
+        World::with(nodes, true).await
+    }
+
+    /// A cluster of so many nodes, where nobody is killed.
+    pub async fn calm(nodes: usize) -> World {
+        World::with(nodes, false).await
+    }
+
+    async fn with(nodes: usize, deadly: bool) -> World {
         let registry = Registry::new(Arc::new(MemoryStore::default()), kinds::builtin());
         let everything: Arc<dyn Authorizer> = Arc::new(AlwaysAllow);
         let plugins = Plugins {
@@ -98,7 +107,12 @@ impl World {
         let kills = Arc::new(AtomicUsize::new(0));
         let watched = Arc::new(Mutex::new(Watched::default()));
         tasks.spawn(watch_pods(client.clone(), watched.clone()));
-        tasks.spawn(kill_again_and_again(server, seed, kills.clone()));
+        if deadly {
+            tasks.spawn(kill_again_and_again(server, seed, kills.clone()));
+        } else {
+            let life = Life::start(&server, None);
+            tasks.spawn(async move { life.ended().await });
+        }
         World {
             _nodes: FakeNodes::start(client.clone(), nodes).await,
             client,
