@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, Client, Config,
     api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
@@ -23,6 +23,7 @@ use crate::{
 
 const OBJECTS: usize = 20_000;
 const OPERATIONS: usize = 5_000;
+const PODS: usize = 5_000;
 const LISTS: usize = 10;
 const WATCHERS: usize = 500;
 const WATCHED_CHANGES: usize = 40;
@@ -32,9 +33,9 @@ const CONCURRENCY: usize = 16;
 /// How long the server may take until it answers.
 const START: Duration = Duration::from_secs(60);
 
-struct Server {
+pub struct Server {
     process: Killed,
-    client: Client,
+    pub client: Client,
 }
 
 /// A process that is killed when dropped.
@@ -48,7 +49,7 @@ impl Drop for Killed {
 }
 
 impl Server {
-    async fn start(dir: &Path, flags: &[&str]) -> Server {
+    pub async fn start(dir: &Path, flags: &[&str]) -> Server {
         let process = Command::new(binary())
             .args(["server", "--disable-agent", "--config", "/dev/null"])
             .args([
@@ -74,7 +75,11 @@ impl Server {
         }
     }
 
-    fn config_maps(&self) -> Api<ConfigMap> {
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    pub fn config_maps(&self) -> Api<ConfigMap> {
         Api::namespaced(self.client.clone(), "default")
     }
 }
@@ -117,7 +122,7 @@ pub async fn run() {
 
 async fn throughput(store: &str, server: &Server) {
     let api = server.config_maps();
-    let pid = server.process.0.id();
+    let pid = server.pid();
     let empty = process::resident(pid);
     measure(store, "create", pid, OBJECTS, |number| {
         let api = api.clone();
@@ -162,8 +167,68 @@ async fn throughput(store: &str, server: &Server) {
         }
     })
     .await;
+    updates(store, server, pid).await;
     lists(store, server, pid).await;
     watches(store, server, pid).await;
+    pods(store, server, pid).await;
+}
+
+async fn updates(store: &str, server: &Server, pid: u32) {
+    let api = server.config_maps();
+    let limit = u32::try_from(OPERATIONS).unwrap_or(u32::MAX);
+    let objects = api
+        .list(&ListParams::default().limit(limit))
+        .await
+        .expect("a list")
+        .items;
+    measure(store, "update", pid, OPERATIONS, |number| {
+        let (api, mut object) = (api.clone(), objects[number].clone());
+        async move {
+            let data = object.data.get_or_insert_default();
+            data.insert("updated".to_owned(), number.to_string());
+            let name = object.metadata.name.clone().unwrap_or_default();
+            api.replace(&name, &PostParams::default(), &object)
+                .await
+                .expect("it is updated");
+        }
+    })
+    .await;
+}
+
+/// What a kind with many fields, defaults and admission costs.
+async fn pods(store: &str, server: &Server, pid: u32) {
+    let api: Api<Pod> = Api::namespaced(server.client.clone(), "default");
+    let empty = process::resident(pid);
+    measure(store, "create of a Pod", pid, PODS, |number| {
+        let api = api.clone();
+        async move {
+            api.create(&PostParams::default(), &pod(number))
+                .await
+                .expect("it is created");
+        }
+    })
+    .await;
+    let per_pod = process::resident(pid).saturating_sub(empty) / PODS as u64;
+    line(
+        &format!("api ({store}): resident memory per Pod"),
+        report::bytes(per_pod),
+    );
+}
+
+fn pod(number: usize) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": format!("bench-{number}"), "labels": {"app": "bench"}},
+        "spec": {
+            "containers": [{
+                "name": "main",
+                "image": "registry.example/app:1.0",
+                "ports": [{"containerPort": 8080}],
+                "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+                "readinessProbe": {"httpGet": {"path": "/", "port": 8080}},
+            }],
+        },
+    }))
+    .expect("a Pod")
 }
 
 fn config_map(number: usize) -> ConfigMap {

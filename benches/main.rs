@@ -8,6 +8,7 @@
 mod cluster;
 
 mod api;
+mod limits;
 mod node;
 mod process;
 mod report;
@@ -25,6 +26,9 @@ fn main() {
     }
     if wanted("api") {
         runtime.block_on(api::run());
+    }
+    if wanted("limits") {
+        runtime.block_on(limits::run());
     }
     if wanted("node") {
         if nix::unistd::geteuid().is_root() {

@@ -6,6 +6,7 @@ mod cli;
 mod config_file;
 mod data_dir;
 mod file_watch;
+mod flow_control;
 mod images;
 mod logging;
 mod rbac;

@@ -25,7 +25,7 @@ use super::{Settings, certificates::Certificates, datastore::Datastore, network}
 use crate::{
     bootstrap::{self, ApiAddress},
     cli::{AuthenticationArgs, Disable},
-    file_watch, rbac,
+    file_watch, flow_control, rbac,
     supervise::Components,
 };
 
@@ -92,8 +92,7 @@ impl ControlPlane {
             advertised: settings.advertise_address,
             port: address.port(),
         };
-        // As upstream's kube-apiserver speaks to itself: roles do not exist before this has run.
-        let own = client(&server, "system:apiserver", &["system:masters"]);
+        let own = own_client(&server);
         bootstrap::run(&own, api, |component| settings.enabled(component)).await?;
         rbac::reconcile(&own).await?;
         let serving = serve(&server, &certificates, listener, shutdown.clone())?;
@@ -147,6 +146,10 @@ impl ControlPlane {
                 reloader.clone().run(run)
             });
         }
+        let (own, informers) = (own_client(&self.server), self.informers.clone());
+        components.spawn("flow-control-configuration", move |run| {
+            flow_control::run(own.clone(), informers.clone(), run)
+        });
         if settings.enabled(Disable::Scheduler) {
             self.spawn_scheduler(components);
         }
@@ -198,6 +201,11 @@ impl ControlPlane {
         }
         self.datastore.store.close().await;
     }
+}
+
+/// The API server's client of itself, which upstream's too lets do everything.
+fn own_client(server: &ApiServer) -> kube::Client {
+    client(server, "system:apiserver", &["system:masters"])
 }
 
 fn client(server: &ApiServer, user: &str, groups: &[&str]) -> kube::Client {

@@ -2,6 +2,7 @@
 
 mod apply;
 mod crud;
+mod flood;
 mod list;
 mod openapi;
 mod paths;
