@@ -172,6 +172,9 @@ impl Metrics {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
+        if let Some(flow) = server.flow() {
+            text.push_str(&flow.render_metrics());
+        }
         let mut text = classic(&text);
         text.push_str(&of_storage(server));
         text.push_str(&of_device(server));

@@ -245,6 +245,10 @@ impl ApiServer {
         }
     }
 
+    pub(crate) fn flow(&self) -> Option<&FlowControl> {
+        self.0.flow.as_ref()
+    }
+
     /// Waits until it is the request's turn. Long-running requests do not wait: their number is
     /// bounded by what their clients can open.
     async fn turn(&self, context: &Context) -> Result<Option<Admitted>, ApiError> {

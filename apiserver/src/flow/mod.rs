@@ -5,6 +5,7 @@
 //! does not use, and lets requests wait in fair queues. The rules are upstream's (KEP 1040);
 //! lending happens at once instead of every ten seconds.
 
+mod metrics;
 mod rules;
 mod seats;
 
@@ -17,10 +18,11 @@ use tokio::time::timeout;
 
 use crate::{Lister, error::ApiError, registry::Registry, request_info::RequestInfo};
 
-use rules::{Schemas, hash};
-use seats::{Refused, Seats};
+use metrics::{Held, Metrics};
+use rules::{Found, Schemas, hash};
+use seats::{Counts, Refused, Seats};
 
-pub use seats::{Counts, Seat};
+pub use seats::Seat;
 
 /// How long a request waits for a seat, as upstream.
 const MAX_WAIT: Duration = Duration::from_secs(15);
@@ -31,6 +33,7 @@ pub struct FlowControl {
     levels: Lister<PriorityLevelConfiguration>,
     current: ArcSwapOption<Current>,
     seats: Seats,
+    metrics: Metrics,
 }
 
 /// The configuration as it was at some generations of its objects.
@@ -51,6 +54,7 @@ pub struct Class {
 pub struct Admitted {
     pub class: Class,
     _seat: Option<Seat>,
+    _counted: Held,
 }
 
 impl FlowControl {
@@ -65,6 +69,7 @@ impl FlowControl {
             levels: registry.lister(),
             current: ArcSwapOption::empty(),
             seats: Seats::new(total),
+            metrics: Metrics::default(),
         })
     }
 
@@ -75,28 +80,42 @@ impl FlowControl {
     pub async fn admit(&self, user: &Identity, info: &RequestInfo) -> Result<Admitted, ApiError> {
         let current = self.current();
         let found = current.schemas.classify(user, info);
-        let class = found.class.clone();
-        if found.exempt {
-            return Ok(Admitted { class, _seat: None });
-        }
-        let flow = hash(&found.schema, found.distinguisher(user, info));
-        let seat = match self.seats.take(&found.level, flow) {
-            Ok(seat) => seat,
-            Err(Refused::Wait(waiting)) => match timeout(MAX_WAIT, waiting).await {
-                Ok(Ok(seat)) => seat,
-                Ok(Err(_)) | Err(_) => return Err(too_many()),
-            },
-            Err(Refused::Full) => return Err(too_many()),
+        let seat = if found.exempt {
+            None
+        } else {
+            let flow = hash(&found.schema, found.distinguisher(user, info));
+            let seat = self.seat(found, flow).await;
+            Some(seat.map_err(|reason| {
+                self.metrics.reject(found, reason);
+                too_many()
+            })?)
         };
         Ok(Admitted {
-            class,
-            _seat: Some(seat),
+            class: found.class.clone(),
+            _seat: seat,
+            _counted: self.metrics.dispatch(found),
         })
     }
 
-    /// What is under way and what waits, by priority level.
-    pub fn counts(&self) -> Vec<Counts> {
-        self.seats.counts()
+    /// A seat, or why there is none.
+    async fn seat(&self, found: &Found, flow: u64) -> Result<Seat, &'static str> {
+        let waiting = match self.seats.take(&found.level, flow) {
+            Ok(seat) => return Ok(seat),
+            Err(Refused::Wait(waiting)) => waiting,
+            Err(Refused::Full) => return Err("queue-full"),
+            Err(Refused::NoQueue) => return Err("concurrency-limit"),
+        };
+        let _counted = self.metrics.wait(found);
+        match timeout(MAX_WAIT, waiting).await {
+            Ok(Ok(seat)) => Ok(seat),
+            Ok(Err(_)) | Err(_) => Err("time-out"),
+        }
+    }
+
+    /// What it counts, as OpenMetrics text.
+    pub fn render_metrics(&self) -> String {
+        self.current();
+        self.metrics.render(self.seats.counts())
     }
 
     fn current(&self) -> Arc<Current> {

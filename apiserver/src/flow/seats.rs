@@ -67,13 +67,17 @@ pub enum Refused {
     Wait(oneshot::Receiver<Seat>),
     /// Too many wait already.
     Full,
+    /// The level lets nobody wait.
+    NoQueue,
 }
 
-/// What is under way and what waits at one level.
+/// The seats of one level.
 pub struct Counts {
     pub level: String,
+    /// Those in use.
+    #[cfg(test)]
     pub executing: usize,
-    pub waiting: usize,
+    /// Those of its own.
     pub nominal: usize,
 }
 
@@ -131,8 +135,11 @@ impl Seats {
             return Ok(self.seat(name, None));
         }
         let Some(level) = state.levels.get_mut(name) else {
-            return Err(Refused::Full);
+            return Err(Refused::NoQueue);
         };
+        if level.queues.is_empty() {
+            return Err(Refused::NoQueue);
+        }
         let Some(index) = level.choose_queue(flow) else {
             return Err(Refused::Full);
         };
@@ -154,8 +161,8 @@ impl Seats {
             .iter()
             .map(|(name, level)| Counts {
                 level: name.clone(),
+                #[cfg(test)]
                 executing: level.executing,
-                waiting: level.waiting,
                 nominal: level.nominal,
             })
             .collect();

@@ -100,6 +100,12 @@ async fn heartbeats_and_leader_election_go_on_in_a_flood_of_lists() {
         assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
     }
 
+    let metrics = server.get("/metrics").await;
+    let metrics = String::from_utf8_lossy(&metrics.body);
+    let global = r#"{priority_level="global-default",flow_schema="global-default"}"#;
+    let waiting = format!("apiserver_flowcontrol_current_inqueue_requests{global} 300\n");
+    assert!(metrics.contains(&waiting), "{metrics}");
+
     for (user, groups) in keepers {
         let name = user.replace(':', "-");
         let create = request(user, groups, Method::POST, LEASES, &lease(&name));
