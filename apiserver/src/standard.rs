@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use coracle_transport::ClientCertificates;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ use crate::{
     authn::{
         AudienceAgnostic, Authenticator, BootstrapTokens, CertificateUsers, FrontProxy, Requests,
         StaticTokens, TokenAuthenticator, Tokens,
+        oidc::{Anonymous, JwtIssuers},
         reviews::{SelfSubjectReviews, TokenReviews},
         service_accounts::{Discovery, KeyError, ServiceAccounts, SigningKey},
         token_request::TokenRequests,
@@ -53,8 +55,10 @@ pub struct Security {
     pub static_tokens: StaticTokens,
     /// Answers `coracle secrets-encrypt`, where values are encrypted.
     pub encryption: Option<Arc<Control>>,
-    /// Whether requests without credentials are let through to authorisation.
-    pub anonymous: bool,
+    /// Issuers of tokens beside this server.
+    pub issuers: Arc<JwtIssuers>,
+    /// Where requests without credentials are let through to authorisation.
+    pub anonymous: Arc<ArcSwap<Anonymous>>,
     /// How nodes and pods are spoken to.
     pub nodes: NodeTls,
     /// Ends what is passed on to nodes and pods.
@@ -79,6 +83,10 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
         accounts.clone(),
         Arc::new(AudienceAgnostic {
             tokens: BootstrapTokens::new(lookup.clone()),
+            audiences: audiences.clone(),
+        }),
+        Arc::new(AudienceAgnostic {
+            tokens: security.issuers,
             audiences: audiences.clone(),
         }),
     ];

@@ -50,15 +50,57 @@ pub struct StoreArgs {
     pub encryption_provider_config_automatic_reload: bool,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Authentication")]
 pub struct AuthenticationArgs {
     /// File of static tokens, a line each: token,user,uid,"group1,group2".
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
 
+    /// AuthenticationConfiguration (apiserver.config.k8s.io/v1): issuers of tokens, and where
+    /// requests without credentials are let through. Read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
+
+    /// OpenID Connect issuer whose tokens are accepted; https only.
+    #[arg(long, value_name = "URL")]
+    pub oidc_issuer_url: Option<String>,
+
+    /// What the issuer's tokens must be meant for.
+    #[arg(long, value_name = "ID")]
+    pub oidc_client_id: Option<String>,
+
+    /// Claim that is the user's name [default: sub].
+    #[arg(long, value_name = "CLAIM")]
+    pub oidc_username_claim: Option<String>,
+
+    /// Put before user names; `-` for nothing [default: the issuer's URL and #, unless the claim
+    /// is email].
+    #[arg(long, value_name = "PREFIX", allow_hyphen_values = true)]
+    pub oidc_username_prefix: Option<String>,
+
+    /// Claim that is the user's groups.
+    #[arg(long, value_name = "CLAIM")]
+    pub oidc_groups_claim: Option<String>,
+
+    /// Put before groups.
+    #[arg(long, value_name = "PREFIX")]
+    pub oidc_groups_prefix: Option<String>,
+
+    /// Claim that tokens must have with this value, as KEY=VALUE. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub oidc_required_claim: Vec<String>,
+
+    /// Authorities (PEM) that sign the issuer's certificate [default: those of this machine].
+    #[arg(long, value_name = "FILE")]
+    pub oidc_ca_file: Option<PathBuf>,
+
+    /// What tokens may be signed with [default: RS256].
+    #[arg(long, value_name = "ALGORITHMS", value_delimiter = ',')]
+    pub oidc_signing_algs: Vec<String>,
+
     /// Let requests without credentials through as system:anonymous, who may see health and
-    /// version and nothing else unless a role says so.
-    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
-    pub anonymous_auth: bool,
+    /// version and nothing else unless a role says so [default: true].
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    pub anonymous_auth: Option<bool>,
 }

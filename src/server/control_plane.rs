@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use coracle_api::{Identity, kinds, metrics};
 use coracle_apiserver::{
     ApiServer, Registry,
-    authn::StaticTokens,
     node_proxy::NodeTls,
     pki::{self, Pki},
     standard::{self, Security},
@@ -21,11 +20,14 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Settings, certificates::Certificates, datastore::Datastore, network};
+use super::{
+    Settings, authentication::Authentication, certificates::Certificates, datastore::Datastore,
+    network,
+};
 use crate::{
     bootstrap::{self, ApiAddress},
-    cli::{AuthenticationArgs, Disable},
-    file_watch, flow_control, rbac,
+    cli::Disable,
+    flow_control, rbac,
     supervise::Components,
 };
 
@@ -43,6 +45,7 @@ pub struct ControlPlane {
     pub informers: Informers,
     server: ApiServer,
     datastore: Datastore,
+    authentication: Authentication,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
     caches: JoinHandle<()>,
@@ -57,6 +60,7 @@ impl ControlPlane {
         let address = listener
             .local_addr()
             .context("cannot read the listener's address")?;
+        let authentication = Authentication::new(&settings.args.authentication, &issuer(settings))?;
         let datastore = Datastore::open(settings).await?;
         let service_address = network::first_address(&args.service_cidr)?;
         let kubeconfig = settings.public_kubeconfig();
@@ -78,7 +82,14 @@ impl ControlPlane {
             ..coracle_apiserver::Config::default()
         };
         let shutdown = CancellationToken::new();
-        let security = security(settings, &certificates, address, &datastore, &shutdown)?;
+        let security = security(
+            settings,
+            &certificates,
+            address,
+            &datastore,
+            &authentication,
+            &shutdown,
+        )?;
         let plugins = standard::plugins(&registry, security)?;
         let server = ApiServer::new(config, registry, plugins);
         let caches = tokio::spawn({
@@ -105,6 +116,7 @@ impl ControlPlane {
             informers,
             server,
             datastore,
+            authentication,
             shutdown,
             serving,
             caches,
@@ -141,6 +153,11 @@ impl ControlPlane {
     ) -> anyhow::Result<()> {
         let certificates = self.certificates.clone();
         components.spawn("certificates", move |run| certificates.clone().keep(run));
+        if let Some(reloader) = self.authentication.reloader() {
+            components.spawn("authentication-configuration", move |run| {
+                reloader.clone().run(run)
+            });
+        }
         if let Some(reloader) = self.datastore.reloader() {
             components.spawn("encryption-configuration", move |run| {
                 reloader.clone().run(run)
@@ -240,39 +257,39 @@ fn open_pki(settings: &Settings, service_address: IpAddr) -> anyhow::Result<Pki>
     Ok(Pki::open(&settings.layout.tls(), names)?)
 }
 
+/// Who issues the tokens of ServiceAccounts.
+pub fn issuer(settings: &Settings) -> String {
+    format!(
+        "https://kubernetes.default.svc.{}",
+        settings.args.cluster_domain
+    )
+}
+
 /// Whom the API server believes.
 fn security(
     settings: &Settings,
     certificates: &Certificates,
     address: SocketAddr,
     datastore: &Datastore,
+    authentication: &Authentication,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Security> {
-    let args = &settings.args.authentication;
     let external = SocketAddr::new(settings.advertise_address, address.port());
-    let domain = &settings.args.cluster_domain;
     let proxies = vec!["front-proxy-client".to_owned()];
     let server_ca = coracle_transport::parse_certificates(certificates.server_ca.as_bytes())?;
     Ok(Security {
         client_authorities: certificates.clients.clone(),
         front_proxy: Some((certificates.front_proxies.clone(), proxies)),
         service_account_key: certificates.service_account_key.clone(),
-        issuer: format!("https://kubernetes.default.svc.{domain}"),
+        issuer: issuer(settings),
         external_address: external.to_string(),
-        static_tokens: static_tokens(args)?,
+        static_tokens: authentication.static_tokens()?,
         encryption: datastore.encryption.clone(),
-        anonymous: args.anonymous_auth,
+        issuers: authentication.issuers.clone(),
+        anonymous: authentication.anonymous.clone(),
         nodes: NodeTls::new(&server_ca, certificates.kubelet_client.clone())?,
         shutdown: shutdown.clone(),
     })
-}
-
-fn static_tokens(args: &AuthenticationArgs) -> anyhow::Result<StaticTokens> {
-    let Some(path) = &args.token_auth_file else {
-        return Ok(StaticTokens::default());
-    };
-    let text = file_watch::read("--token-auth-file", path)?;
-    StaticTokens::parse(&text).with_context(|| format!("--token-auth-file {}", path.display()))
 }
 
 fn serve(

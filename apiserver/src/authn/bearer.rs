@@ -113,6 +113,17 @@ impl<T: TokenAuthenticator> TokenAuthenticator for AudienceAgnostic<T> {
     }
 }
 
+#[async_trait]
+impl<T: TokenAuthenticator> TokenAuthenticator for Arc<T> {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<TokenUser>, AuthenticationError> {
+        (**self).authenticate_token(token, audiences).await
+    }
+}
+
 /// What both have, in the order of the first.
 pub fn intersection(one: &[String], other: &[String]) -> Vec<String> {
     let common = one.iter().filter(|audience| other.contains(audience));

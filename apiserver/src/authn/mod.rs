@@ -1,8 +1,8 @@
 //! Who sent a request.
 //!
 //! Enter at [`Authenticator`], the seam, and [`Requests`], the union of everything that knows
-//! users: client certificates, front proxies, tokens of service accounts, of a file and of
-//! bootstrapping nodes, and, where nobody says who they are, anonymity. Requests that carry an
+//! users: client certificates, front proxies, tokens of service accounts, of a file, of OpenID
+//! Connect issuers and of bootstrapping nodes, and, where nobody says who they are, anonymity. Requests that carry an
 //! [`Identity`] as an extension come from this process and are not asked about.
 
 mod bearer;
@@ -10,6 +10,7 @@ mod bootstrap_tokens;
 mod certificates;
 mod front_proxy;
 pub mod impersonation;
+pub mod oidc;
 mod requests;
 pub mod reviews;
 pub mod service_accounts;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use coracle_transport::{
@@ -16,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::StaticTokens;
+use super::{StaticTokens, oidc::Anonymous};
 use crate::{
     Config, Plugins,
     admission::Chain,
@@ -56,7 +57,11 @@ impl Fixture {
             external_address: "10.0.0.1:6443".to_owned(),
             static_tokens: StaticTokens::parse("secret,jane,7,dev").unwrap(),
             encryption: None,
-            anonymous: true,
+            issuers: Arc::default(),
+            anonymous: Arc::new(ArcSwap::from_pointee(Anonymous {
+                enabled: true,
+                ..Anonymous::default()
+            })),
             nodes: nodes(&authorities),
             shutdown: CancellationToken::new(),
         };
