@@ -28,10 +28,16 @@ const MANIFESTS: &[&str] = &[
 ];
 
 /// What belongs to a component that can be left out.
-const OPTIONAL: &[(Disable, &str)] = &[(
-    Disable::MetricsServer,
-    include_str!("../manifests/bootstrap/metrics-server.yaml"),
-)];
+const OPTIONAL: &[(Disable, &str)] = &[
+    (
+        Disable::MetricsServer,
+        include_str!("../manifests/bootstrap/metrics-server.yaml"),
+    ),
+    (
+        Disable::LocalStorage,
+        include_str!("../manifests/bootstrap/local-storage.yaml"),
+    ),
+];
 
 /// Where the API server is reached.
 #[derive(Clone, Copy, Debug)]

@@ -133,8 +133,8 @@ pub struct ServerArgs {
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
 
-    /// Do without a component: dns, proxy, scheduler, controllers or metrics-server. May be
-    /// repeated.
+    /// Do without a component: dns, proxy, scheduler, controllers, metrics-server or
+    /// local-storage. May be repeated.
     #[arg(long, value_name = "COMPONENT", value_enum, value_delimiter = ',')]
     pub disable: Vec<Disable>,
 
@@ -248,6 +248,7 @@ pub enum Disable {
     Scheduler,
     Controllers,
     MetricsServer,
+    LocalStorage,
 }
 
 #[derive(Debug, Args)]

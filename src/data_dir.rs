@@ -46,6 +46,11 @@ impl Layout {
         self.root.join("node")
     }
 
+    /// The volumes of the class `local-path`.
+    pub fn storage(&self) -> PathBuf {
+        self.root.join("storage")
+    }
+
     /// Names the runtime's socket, when somebody else's runtime is used.
     pub fn runtime_endpoint(&self) -> PathBuf {
         self.node().join("runtime-endpoint")

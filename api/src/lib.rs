@@ -28,6 +28,7 @@ mod storage;
 
 pub mod apply;
 pub mod check;
+pub mod claims;
 pub mod codec;
 pub mod cron;
 pub mod decode;

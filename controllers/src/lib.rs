@@ -26,6 +26,7 @@ mod hash;
 mod history;
 mod job;
 mod labels;
+pub mod local_path;
 mod namespace;
 mod node;
 mod node_fit;

@@ -14,6 +14,7 @@ use crate::{
     nominator::Nominator,
     pod::PodInfo,
     selector::{Labels, Selector},
+    storage::{self, Storage},
 };
 
 /// The nodes, the pods on them and all else. Borrowed for one decision, in which it stands still.
@@ -34,6 +35,8 @@ pub(crate) trait Surroundings: Send + Sync {
     fn default_selector(&self, pod: &PodInfo) -> Option<Selector>;
 
     fn disruption_budgets(&self) -> Vec<Arc<PodDisruptionBudget>>;
+
+    fn storage(&self) -> &dyn Storage;
 }
 
 /// [`Surroundings`] from the process's informers.
@@ -44,6 +47,7 @@ pub(crate) struct Informed {
     replica_sets: Informer<ReplicaSet>,
     stateful_sets: Informer<StatefulSet>,
     budgets: Informer<PodDisruptionBudget>,
+    pub storage: Arc<storage::Informed>,
 }
 
 impl Informed {
@@ -56,6 +60,7 @@ impl Informed {
             replica_sets: informers.get(),
             stateful_sets: informers.get(),
             budgets: informers.get(),
+            storage: Arc::new(storage::Informed::new(informers)),
         }
     }
 
@@ -66,6 +71,7 @@ impl Informed {
         self.replica_sets.synced().await;
         self.stateful_sets.synced().await;
         self.budgets.synced().await;
+        self.storage.synced().await;
     }
 
     fn services_selector(&self, pod: &PodInfo) -> Selector {
@@ -138,5 +144,9 @@ impl Surroundings for Informed {
 
     fn disruption_budgets(&self) -> Vec<Arc<PodDisruptionBudget>> {
         self.budgets.list()
+    }
+
+    fn storage(&self) -> &dyn Storage {
+        &*self.storage
     }
 }

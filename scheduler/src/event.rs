@@ -1,10 +1,10 @@
 //! What happens in the cluster, as far as it may let a pod be scheduled that could not be before.
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 
 use crate::{node, pod::PodInfo};
 
-/// A change of a node or of a pod.
+/// A change of a node, of a pod, or of what pods store on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event<'a> {
     NodeAdded(&'a Node),
@@ -24,6 +24,16 @@ pub(crate) enum Event<'a> {
     },
     /// A pod has left its node, or the node that it was nominated for.
     PodDeleted(&'a PodInfo),
+    /// A claim is new or was changed.
+    Claim(&'a PersistentVolumeClaim),
+    /// A volume is new or was changed.
+    Volume,
+    /// A class is new or was changed.
+    StorageClass,
+    /// The drivers of a node changed.
+    CsiNode,
+    /// What can be stored somewhere changed.
+    StorageCapacity,
 }
 
 /// Which properties of a node changed.

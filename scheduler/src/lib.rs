@@ -6,6 +6,7 @@
 //! writes. Names, weights, texts and defaults are those of kube-scheduler.
 
 mod actions;
+mod binding;
 mod cache;
 mod cluster;
 mod event;
@@ -20,6 +21,7 @@ mod resources;
 mod schedule;
 mod scheduler;
 mod selector;
+mod storage;
 mod taints;
 #[cfg(test)]
 mod testing;

@@ -8,7 +8,10 @@ use std::{
 };
 
 use coracle_client::{Change, Changes, EventRecorder, Informer, Informers};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    storage::v1::{CSINode, CSIStorageCapacity, StorageClass},
+};
 use kube::{Client, ResourceExt as _};
 use tokio::{
     task::{JoinError, JoinSet},
@@ -18,16 +21,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     actions::{Actions, Nomination, condition},
+    binding::{self, Binding},
     cache::Cache,
     cluster::{Cluster, Informed},
     event::{Event, NodeChanges, PodChanges},
     framework::Plugin,
     nominator::Nominator,
-    plugins,
+    plugins::{self, volume_binding},
     pod::{self, Key, PodInfo},
     preemption::Preemption,
     queue::{QueuedPod, SchedulingQueue},
     schedule::{Outcome, Turn, Unfit, schedule},
+    storage,
 };
 
 /// Writes under way at once. When there are as many, no further pod is decided on.
@@ -88,7 +93,7 @@ enum Done {
     /// The pod was bound, or not.
     Bound {
         pod: QueuedPod,
-        outcome: Result<(), kube::Error>,
+        outcome: Result<(), binding::Error>,
     },
     /// The victims of a preemption were asked to go, or not.
     Preempted {
@@ -96,6 +101,68 @@ enum Done {
         failed: bool,
     },
     Reported,
+}
+
+/// A change of what pods store on.
+enum StorageChange {
+    Claim(Arc<PersistentVolumeClaim>),
+    LostClaims,
+    Volume,
+    Class,
+    CsiNode,
+    Capacity,
+}
+
+struct StorageChanges {
+    claims: Changes<PersistentVolumeClaim>,
+    volumes: Changes<PersistentVolume>,
+    classes: Changes<StorageClass>,
+    csi_nodes: Changes<CSINode>,
+    capacities: Changes<CSIStorageCapacity>,
+}
+
+impl StorageChanges {
+    fn subscribe(storage: &storage::Informed) -> Self {
+        StorageChanges {
+            claims: storage.claims.subscribe(),
+            volumes: storage.volumes.subscribe(),
+            classes: storage.classes.subscribe(),
+            csi_nodes: storage.csi_nodes.subscribe(),
+            capacities: storage.capacities.subscribe(),
+        }
+    }
+
+    /// The next change by which something may be used that could not be before.
+    async fn next(&mut self) -> StorageChange {
+        fn unless_deleted<K>(change: &Change<K>, then: StorageChange) -> Option<StorageChange> {
+            (!matches!(change, Change::Deleted(_))).then_some(then)
+        }
+        loop {
+            let change = tokio::select! {
+                Some(change) = self.claims.next() => match change {
+                    Change::Applied { new, .. } => Some(StorageChange::Claim(new)),
+                    Change::Deleted(_) => None,
+                    Change::Lagged => Some(StorageChange::LostClaims),
+                },
+                Some(change) = self.volumes.next() => {
+                    unless_deleted(&change, StorageChange::Volume)
+                }
+                Some(change) = self.classes.next() => {
+                    unless_deleted(&change, StorageChange::Class)
+                }
+                Some(change) = self.csi_nodes.next() => {
+                    unless_deleted(&change, StorageChange::CsiNode)
+                }
+                Some(change) = self.capacities.next() => {
+                    unless_deleted(&change, StorageChange::Capacity)
+                }
+                else => std::future::pending().await,
+            };
+            if let Some(change) = change {
+                return change;
+            }
+        }
+    }
 }
 
 struct Loop {
@@ -110,6 +177,8 @@ struct Loop {
     nominator: Nominator,
     turn: Turn,
     writes: JoinSet<Done>,
+    /// Bindings that wait for volumes, which may take long: each is of a pod that waits too.
+    bindings: JoinSet<Done>,
 }
 
 impl Loop {
@@ -127,11 +196,13 @@ impl Loop {
             nominator: Nominator::default(),
             turn: Turn::new(RandomState::new().hash_one(0)),
             writes: JoinSet::new(),
+            bindings: JoinSet::new(),
         }
     }
 
     async fn run(&mut self) -> Result<(), Error> {
         let (mut pods, mut nodes) = (self.pods.subscribe(), self.nodes.subscribe());
+        let mut stored = StorageChanges::subscribe(&self.surroundings.storage);
         self.nodes.synced().await;
         self.pods.synced().await;
         self.surroundings.synced().await;
@@ -139,7 +210,7 @@ impl Loop {
         self.look_at_all_pods();
         tracing::info!(nodes = self.cache.nodes().len(), "the scheduler is ready");
         loop {
-            self.step(&mut pods, &mut nodes).await?;
+            self.step(&mut pods, &mut nodes, &mut stored).await?;
         }
     }
 
@@ -148,6 +219,7 @@ impl Loop {
         &mut self,
         pods: &mut Changes<Pod>,
         nodes: &mut Changes<Node>,
+        stored: &mut StorageChanges,
     ) -> Result<(), Error> {
         let can_decide = self.queue.has_next() && self.writes.len() < WRITES;
         let flush = self.queue.next_flush(Instant::now());
@@ -165,13 +237,31 @@ impl Loop {
                 }
                 Change::Lagged => self.look_at_all_pods(),
             },
+            change = stored.next() => self.storage_changed(&change),
             Some(done) = self.writes.join_next() => self.done(done?),
+            Some(done) = self.bindings.join_next() => self.done(done?),
             () = tokio::time::sleep_until(flush.unwrap_or_else(Instant::now)), if flush.is_some() => {
                 self.queue.flush(Instant::now());
             }
             () = tokio::task::yield_now(), if can_decide => self.decide(),
         }
         Ok(())
+    }
+
+    fn storage_changed(&mut self, change: &StorageChange) {
+        match change {
+            StorageChange::Claim(claim) => self.wake(&Event::Claim(claim), |_| true),
+            StorageChange::Volume => self.wake(&Event::Volume, |_| true),
+            StorageChange::Class => self.wake(&Event::StorageClass, |_| true),
+            StorageChange::CsiNode => self.wake(&Event::CsiNode, |_| true),
+            StorageChange::Capacity => self.wake(&Event::StorageCapacity, |_| true),
+            // Any claim may have changed.
+            StorageChange::LostClaims => {
+                for claim in self.surroundings.storage.claims.list() {
+                    self.wake(&Event::Claim(&claim), |_| true);
+                }
+            }
+        }
     }
 
     fn look_at_all_nodes(&mut self) {
@@ -362,7 +452,7 @@ impl Loop {
             surroundings: &self.surroundings,
         };
         match schedule(&pod, &cluster, &self.plugins, &mut self.turn) {
-            Outcome::Node(node) => self.bind(queued, node),
+            Outcome::Node(node) => self.bind(queued, &node),
             Outcome::NoNodes => {
                 let message = "no nodes available to schedule pods";
                 self.report(&pod, "Unschedulable", message, Nomination::Clear);
@@ -374,18 +464,30 @@ impl Loop {
         }
     }
 
-    fn bind(&mut self, queued: QueuedPod, node: Arc<str>) {
+    fn bind(&mut self, queued: QueuedPod, node: &Arc<str>) {
         let pod = queued.info.clone();
-        self.cache.assume(pod.clone(), &node);
+        let storage = &self.surroundings.storage;
+        let found = self.cache.node(node);
+        let plan = found.and_then(|found| volume_binding::plan(&pod, &found.node, &**storage));
+        // The loop alone changes what the decision was made on, so there is always a plan.
+        let plan = plan.unwrap_or_default();
+        let binding = Binding::new(pod.clone(), node.clone(), plan, storage.clone());
+        self.cache.assume(pod.clone(), node);
         self.nominator.remove(&pod.key);
-        let actions = self.actions.clone();
-        self.writes.spawn(async move {
-            let outcome = actions.bind(&pod, &node).await;
+        let waits = binding.waits();
+        let (actions, pods) = (self.actions.clone(), self.pods.clone());
+        let work = async move {
+            let outcome = binding.run(&actions, &pods).await;
             Done::Bound {
                 pod: queued,
                 outcome,
             }
-        });
+        };
+        if waits {
+            self.bindings.spawn(work);
+        } else {
+            self.writes.spawn(work);
+        }
     }
 
     fn unfit(&mut self, queued: QueuedPod, unfit: Unfit) {
@@ -462,7 +564,7 @@ impl Loop {
     }
 
     /// Gives the room back and tries again, unless the pod is gone or bound after all.
-    fn not_bound(&mut self, mut queued: QueuedPod, error: &kube::Error) {
+    fn not_bound(&mut self, mut queued: QueuedPod, error: &binding::Error) {
         let pod = queued.info.clone();
         let still_assumed = self.cache.is_assumed(&pod.key)
             && self
@@ -474,7 +576,7 @@ impl Loop {
         }
         self.cache.remove_pod(&pod.key);
         self.wake(&Event::PodDeleted(&pod), |_| true);
-        let message = format!("running Bind plugin \"DefaultBinder\": {error}");
+        let message = error.to_string();
         tracing::warn!(pod = %pod.key, %error, "cannot bind the pod");
         let Some(current) = self.pods.get(pod.namespace(), pod.name()) else {
             return self.actions.record_failure(&pod, &message);

@@ -3,9 +3,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::{
-    core::v1::{Node, Pod},
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
     policy::v1::PodDisruptionBudget,
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass},
 };
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
     nominator::Nominator,
     pod::PodInfo,
     selector::{Labels, Selector},
+    storage::{Assumed, Storage},
 };
 
 /// A pod in the namespace `default` named `pod`, unless `value` says otherwise.
@@ -62,6 +65,81 @@ pub(crate) struct Still {
     pub namespaces: HashMap<String, Labels>,
     pub budgets: Vec<Arc<PodDisruptionBudget>>,
     pub owners: Option<Selector>,
+    pub storage: Shelf,
+}
+
+/// What there is to store on.
+#[derive(Default)]
+pub(crate) struct Shelf {
+    claims: HashMap<String, Arc<PersistentVolumeClaim>>,
+    volumes: HashMap<String, Arc<PersistentVolume>>,
+    classes: HashMap<String, Arc<StorageClass>>,
+    csi_nodes: HashMap<String, Arc<CSINode>>,
+    drivers: HashMap<String, Arc<CSIDriver>>,
+    capacities: Vec<Arc<CSIStorageCapacity>>,
+    assumed: Assumed,
+}
+
+fn object<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
+    Arc::new(serde_json::from_value(value).expect("an object"))
+}
+
+macro_rules! shelf {
+    ($($add:ident: $kind:ident in $list:ident),*) => {
+        impl Shelf {
+            $(pub fn $add(&mut self, value: Value) {
+                let object: Arc<$kind> = object(value);
+                self.$list.insert(object.name_any(), object);
+            })*
+
+            pub fn add_capacity(&mut self, value: Value) {
+                self.capacities.push(object(value));
+            }
+        }
+    };
+}
+
+shelf!(
+    add_claim: PersistentVolumeClaim in claims,
+    add_volume: PersistentVolume in volumes,
+    add_class: StorageClass in classes,
+    add_csi_node: CSINode in csi_nodes,
+    add_driver: CSIDriver in drivers
+);
+
+impl Storage for Shelf {
+    fn claim(&self, namespace: &str, name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        let claim = self.claims.get(name).cloned();
+        claim.filter(|claim| claim.metadata.namespace.as_deref() == Some(namespace))
+    }
+
+    fn volume(&self, name: &str) -> Option<Arc<PersistentVolume>> {
+        self.volumes.get(name).cloned()
+    }
+
+    fn volumes(&self) -> Vec<Arc<PersistentVolume>> {
+        self.volumes.values().cloned().collect()
+    }
+
+    fn class(&self, name: &str) -> Option<Arc<StorageClass>> {
+        self.classes.get(name).cloned()
+    }
+
+    fn csi_node(&self, name: &str) -> Option<Arc<CSINode>> {
+        self.csi_nodes.get(name).cloned()
+    }
+
+    fn csi_driver(&self, name: &str) -> Option<Arc<CSIDriver>> {
+        self.drivers.get(name).cloned()
+    }
+
+    fn capacities(&self) -> Vec<Arc<CSIStorageCapacity>> {
+        self.capacities.clone()
+    }
+
+    fn assumed(&self) -> &Assumed {
+        &self.assumed
+    }
 }
 
 impl Surroundings for Still {
@@ -83,6 +161,10 @@ impl Surroundings for Still {
 
     fn disruption_budgets(&self) -> Vec<Arc<PodDisruptionBudget>> {
         self.budgets.clone()
+    }
+
+    fn storage(&self) -> &dyn Storage {
+        &self.storage
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use coracle_client::{EventRecorder, Informers};
+use coracle_controllers::local_path::{self, LocalPath};
 use coracle_kubelet::{
     Config, Kubelet,
     config::{Managed, RuntimeSource},
@@ -41,6 +42,9 @@ pub fn spawn(
     }
     if settings.enabled(Disable::Proxy) {
         spawn_proxy(settings, control_plane, components);
+    }
+    if settings.enabled(Disable::LocalStorage) {
+        spawn_provisioner(settings, control_plane, components);
     }
     Ok(())
 }
@@ -140,6 +144,26 @@ fn spawn_proxy(settings: &Settings, control_plane: &ControlPlane, components: &C
         coracle_proxy::Proxy::new(config.clone(), informers.clone(), recorder.clone())
             .with_metrics(metrics.clone())
             .run(run)
+    });
+}
+
+fn spawn_provisioner(settings: &Settings, control_plane: &ControlPlane, components: &Components) {
+    let user = "system:serviceaccount:kube-system:local-path-provisioner-service-account";
+    let groups = [
+        "system:serviceaccounts",
+        "system:serviceaccounts:kube-system",
+    ];
+    let context = coracle_controllers::Context::new(
+        control_plane.client(user, &groups),
+        control_plane.informers.clone(),
+        coracle_controllers::Config::default(),
+    );
+    let local = LocalPath {
+        node_name: settings.node_name.clone(),
+        folder: settings.layout.storage(),
+    };
+    components.spawn("local-path-provisioner", move |run| {
+        local_path::run(context.clone(), local.clone(), run)
     });
 }
 

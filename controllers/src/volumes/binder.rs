@@ -1,11 +1,15 @@
 //! Binds claims to volumes, and takes volumes back when their claims have gone.
 //!
-//! Enter at [`run`]. Which volume a claim gets is decided in [`super::matching`]. A volume says
+//! Enter at [`run`]. Which volume a claim gets is decided in [`coracle_api::claims`]. A volume says
 //! first that it is the claim's, then the claim that it has the volume; each step is repeated until
 //! both stand. Upstream: `pkg/controller/volume/persistentvolume`.
 
 use std::{fmt, sync::Arc};
 
+use coracle_api::claims::{
+    self as matching, BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONED_BY, PROVISIONER,
+    SELECTED_NODE,
+};
 use coracle_client::{EventRecorder, EventType, Informer, Queue};
 use k8s_openapi::api::{
     core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod},
@@ -14,7 +18,7 @@ use k8s_openapi::api::{
 use kube::{Resource as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::{claim_of, matching};
+use super::claim_of;
 use crate::{
     Context, Error,
     changes::{self, Seen},
@@ -25,12 +29,7 @@ use crate::{
 
 const NAME: &str = "persistentvolume-controller";
 
-const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const OLD_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 const OLD_DEFAULT_CLASS: &str = "storageclass.beta.kubernetes.io/is-default-class";
 

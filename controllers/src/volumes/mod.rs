@@ -5,7 +5,6 @@
 pub(crate) mod binder;
 pub(crate) mod class_protection;
 pub(crate) mod ephemeral;
-mod matching;
 pub(crate) mod protection;
 
 use std::borrow::Cow;

@@ -256,7 +256,6 @@ impl Plugin for InterPodAffinity {
             Event::NodeUpdated { old, new, changes } => {
                 changes.labels && domains_changed(pod, old, new)
             }
-            Event::NodeDeleted(_) => false,
             Event::PodAdded(other) => wanted(other),
             Event::PodUpdated { new, changes, .. } if new.uid() == pod.uid() => changes.labels,
             Event::PodUpdated { old, new, changes } => {
@@ -267,6 +266,7 @@ impl Plugin for InterPodAffinity {
                     || matches_all(&other.required_anti_affinity, pod, labels(pod).as_ref());
                 unwanted(other) || objected()
             }
+            _ => false,
         }
     }
 }

@@ -7,9 +7,13 @@ mod node_name;
 mod node_ports;
 mod node_resources;
 mod node_unschedulable;
+mod node_volume_limits;
 mod pod_topology_spread;
 mod scheduling_gates;
 mod taint_toleration;
+pub(crate) mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 pub(crate) use scheduling_gates::SCHEDULING_GATES;
 
@@ -25,6 +29,10 @@ pub(crate) fn table() -> Vec<Box<dyn Plugin>> {
         Box::new(node_affinity::NodeAffinity),
         Box::new(node_ports::NodePorts),
         Box::new(node_resources::Fit),
+        Box::new(volume_restrictions::VolumeRestrictions),
+        Box::new(node_volume_limits::NodeVolumeLimits),
+        Box::new(volume_binding::VolumeBinding),
+        Box::new(volume_zone::VolumeZone),
         Box::new(pod_topology_spread::PodTopologySpread),
         Box::new(inter_pod_affinity::InterPodAffinity),
         Box::new(node_resources::BalancedAllocation),

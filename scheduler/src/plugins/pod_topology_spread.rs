@@ -283,6 +283,7 @@ impl Plugin for PodTopologySpread {
                                 != constraint.selector.matches(new.labels())
                         })
             }
+            _ => false,
         }
     }
 }

@@ -1,15 +1,29 @@
-//! Which volume a claim gets.
+//! Which volume a claim gets: what the controller that binds them and the scheduler agree on.
+//!
+//! Enter at [`find`], and at [`find_free`] where more is asked of the volume. Upstream:
+//! `k8s.io/component-helpers/storage/volume`.
 
 use std::sync::Arc;
 
-use coracle_api::quantity::Amount;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
-use crate::labels;
+use crate::{quantity::Amount, selector::LabelSelector};
+
+/// On a claim: it and its volume name each other.
+pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+/// On a claim or volume: it was not its user who chose the other.
+pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+/// On a volume: the provisioner that made it.
+pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// On a claim: the provisioner that is to make its volume.
+pub const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+/// On a claim: the node that the scheduler chose for the first pod with it.
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
-pub(super) fn claim_class(claim: &PersistentVolumeClaim) -> &str {
+/// The class that the claim names; empty for none.
+pub fn claim_class(claim: &PersistentVolumeClaim) -> &str {
     let old = claim
         .metadata
         .annotations
@@ -21,7 +35,7 @@ pub(super) fn claim_class(claim: &PersistentVolumeClaim) -> &str {
 }
 
 /// Whether the claim says anything about its class, be it that it wants none.
-pub(super) fn has_class(claim: &PersistentVolumeClaim) -> bool {
+pub fn has_class(claim: &PersistentVolumeClaim) -> bool {
     let annotations = claim.metadata.annotations.as_ref();
     annotations.is_some_and(|all| all.contains_key(CLASS))
         || claim
@@ -42,7 +56,7 @@ fn volume_class(volume: &PersistentVolume) -> &str {
 }
 
 /// Whether the volume is the claim's, or kept for it.
-pub(super) fn is_bound_to(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+pub fn is_bound_to(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let reference = volume
         .spec
         .as_ref()
@@ -55,20 +69,23 @@ pub(super) fn is_bound_to(volume: &PersistentVolume, claim: &PersistentVolumeCla
     })
 }
 
-pub(super) fn capacity(volume: &PersistentVolume) -> Amount {
+/// What the volume holds.
+pub fn capacity(volume: &PersistentVolume) -> Amount {
     let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref());
     let storage = capacity.and_then(|capacity| capacity.get("storage"));
     storage.map(Amount::from).unwrap_or_default()
 }
 
-fn requested(claim: &PersistentVolumeClaim) -> Amount {
+/// What the claim asks for.
+pub fn requested(claim: &PersistentVolumeClaim) -> Amount {
     let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
     let requests = resources.and_then(|resources| resources.requests.as_ref());
     let storage = requests.and_then(|requests| requests.get("storage"));
     storage.map(Amount::from).unwrap_or_default()
 }
 
-pub(super) fn modes_differ(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+/// Whether one is a block device and the other a file system.
+pub fn modes_differ(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     fn mode(mode: Option<&String>) -> &str {
         mode.map_or("Filesystem", String::as_str)
     }
@@ -110,10 +127,7 @@ fn allows_access(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bo
 }
 
 /// Why a volume that the claim names is not one for it.
-pub(super) fn mismatch(
-    volume: &PersistentVolume,
-    claim: &PersistentVolumeClaim,
-) -> Option<&'static str> {
+pub fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<&'static str> {
     if capacity(volume) < requested(claim) {
         Some("requested PV is too small")
     } else if volume_class(volume) != claim_class(claim) {
@@ -131,34 +145,47 @@ pub(super) fn mismatch(
 
 /// The volume for the claim: one that is kept for it, or else the smallest with the fewest access
 /// modes that will do. When the scheduler chooses (`delayed`), only one that is kept for it.
-pub(super) fn find(
+pub fn find(
     claim: &PersistentVolumeClaim,
     volumes: &[Arc<PersistentVolume>],
     delayed: bool,
 ) -> Option<Arc<PersistentVolume>> {
-    let fits = volumes.iter().filter(|volume| {
-        volume.metadata.deletion_timestamp.is_none()
-            && capacity(volume) >= requested(claim)
-            && !modes_differ(volume, claim)
-            && !attributes_differ(volume, claim)
-            && allows_access(volume, claim)
-    });
-    if let Some(kept) = fits.clone().find(|volume| is_bound_to(volume, claim)) {
-        return Some(kept.clone());
+    let kept = volumes
+        .iter()
+        .find(|volume| is_bound_to(volume, claim) && fits(volume, claim));
+    match kept {
+        Some(kept) => Some(kept.clone()),
+        None if delayed => None,
+        None => find_free(claim, volumes, |_| true),
     }
-    if delayed {
-        return None;
-    }
+}
+
+/// The smallest volume with the fewest access modes that will do and that is nobody's, of those
+/// that `accepts` lets through.
+pub fn find_free(
+    claim: &PersistentVolumeClaim,
+    volumes: &[Arc<PersistentVolume>],
+    accepts: impl Fn(&PersistentVolume) -> bool,
+) -> Option<Arc<PersistentVolume>> {
     let selector = claim.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    let free = fits.filter(|volume| {
+    // What is no selector selects nothing.
+    let selector = selector.map(|selector| LabelSelector::from_object(Some(selector)).ok());
+    let selected = |volume: &PersistentVolume| match &selector {
+        None => true,
+        Some(selector) => selector
+            .as_ref()
+            .is_some_and(|selector| selector.matches_labels(volume.metadata.labels.as_ref())),
+    };
+    let free = volumes.iter().filter(|volume| {
         let status = volume.status.as_ref();
         let phase = status.and_then(|status| status.phase.as_deref());
         let spec = volume.spec.as_ref();
         phase == Some("Available")
             && spec.is_none_or(|spec| spec.claim_ref.is_none())
             && volume_class(volume) == claim_class(claim)
-            && selector
-                .is_none_or(|selector| labels::selects(selector, volume.metadata.labels.as_ref()))
+            && fits(volume, claim)
+            && selected(volume)
+            && accepts(volume)
     });
     let modes = |volume: &PersistentVolume| {
         let modes = volume
@@ -171,9 +198,16 @@ pub(super) fn find(
         .cloned()
 }
 
+fn fits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    volume.metadata.deletion_timestamp.is_none()
+        && capacity(volume) >= requested(claim)
+        && !modes_differ(volume, claim)
+        && !attributes_differ(volume, claim)
+        && allows_access(volume, claim)
+}
+
 #[cfg(test)]
 mod tests {
-    use kube::ResourceExt as _;
     use serde_json::{Value, json};
 
     use super::*;
@@ -191,6 +225,10 @@ mod tests {
             }))
             .expect("a volume"),
         )
+    }
+
+    fn name(volume: &PersistentVolume) -> String {
+        volume.metadata.name.clone().unwrap_or_default()
     }
 
     fn claim(size: &str, extra: &Value) -> PersistentVolumeClaim {
@@ -225,7 +263,7 @@ mod tests {
             ),
         ];
         let found = |size: &str, extra: Value| {
-            find(&claim(size, &extra), &volumes, false).map(|volume| volume.name_any())
+            find(&claim(size, &extra), &volumes, false).map(|volume| name(&volume))
         };
         let some = |name: &str| Some(name.to_owned());
         assert_eq!(found("500Mi", json!({})), some("small"));
@@ -249,7 +287,7 @@ mod tests {
         let claim = claim("1Gi", &json!({}));
         for delayed in [false, true] {
             let found = find(&claim, &volumes, delayed).expect("a volume");
-            assert_eq!(found.name_any(), "kept");
+            assert_eq!(name(&found), "kept");
         }
         assert_eq!(find(&claim, &volumes[..1], true), None);
         let other = json!({ "claimRef": { "name": "c", "namespace": "ns", "uid": "before" } });
