@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::secrets_encrypt::Verb;
-pub use security::{AuthenticationArgs, StoreArgs};
+pub use security::{AuditArgs, AuditFormat, AuthenticationArgs, StoreArgs};
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/coracle";
 
@@ -147,6 +147,9 @@ pub struct ServerArgs {
 
     #[command(flatten)]
     pub authentication: AuthenticationArgs,
+
+    #[command(flatten)]
+    pub audit: AuditArgs,
 
     /// Use this CRI runtime (unix:///path/to.sock) instead of starting a containerd.
     #[arg(long, value_name = "URL")]

@@ -1,5 +1,6 @@
 //! `coracle server`: starts the control plane and the node in order, and stops them.
 
+mod audit;
 mod authentication;
 mod certificates;
 mod control_plane;

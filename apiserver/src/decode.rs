@@ -99,6 +99,7 @@ pub async fn review<T: Typed>(context: &Context, body: Body) -> Result<T, ApiErr
     let kind = Expected::body(T::GROUP, T::VERSION, T::KIND)?;
     let sent = body::read_sent(context.headers(), body).await?;
     let object = object(&kind, &sent, options.field_validation, &context.warnings)?;
+    context.audit_request(|| object.to_value());
     let object: Box<dyn Any> = object;
     let object = object
         .downcast()

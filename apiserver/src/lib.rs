@@ -6,6 +6,7 @@
 //! [`ApiServer::handle`]; where its data comes from, in [`cache`].
 
 pub mod admission;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 mod body;

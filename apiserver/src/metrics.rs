@@ -178,6 +178,9 @@ impl Metrics {
         let mut text = classic(&text);
         text.push_str(&of_storage(server));
         text.push_str(&of_device(server));
+        if let Some(auditor) = server.audit() {
+            text.push_str(&auditor.metrics());
+        }
         text.push_str(&of_process());
         Response::builder()
             .header(

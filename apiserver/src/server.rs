@@ -27,6 +27,7 @@ use tower::Service;
 
 use crate::{
     admission::{Chain, Warnings},
+    audit::{self, AUDIT_ID, Auditor},
     authn::{Authenticator, TrustEveryone, impersonation},
     authz::{AlwaysAllow, Attributes, Authorizer, Decision},
     config::Config,
@@ -45,7 +46,7 @@ use crate::{
 };
 
 pub use context::Context;
-use guarded::Guarded;
+pub(crate) use guarded::Guarded;
 
 /// The parts of the server that are chosen by whoever builds it.
 pub struct Plugins {
@@ -53,6 +54,8 @@ pub struct Plugins {
     pub authorizer: Arc<dyn Authorizer>,
     pub admission: Chain,
     pub handlers: Handlers,
+    /// `None`: nothing is told of.
+    pub audit: Option<Arc<Auditor>>,
 }
 
 impl Default for Plugins {
@@ -63,6 +66,7 @@ impl Default for Plugins {
             authorizer: Arc::new(AlwaysAllow),
             admission: Chain::default(),
             handlers: Handlers::default(),
+            audit: None,
         }
     }
 }
@@ -148,6 +152,10 @@ impl ApiServer {
         &self.0.health
     }
 
+    pub(crate) fn audit(&self) -> Option<&Auditor> {
+        self.0.plugins.audit.as_deref()
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
@@ -201,26 +209,82 @@ impl ApiServer {
             parts,
             warnings: Warnings::default(),
             class: Class::default(),
+            audit: None,
         };
         let since = Instant::now();
-        let result = self.answer(&mut context, body).await;
+        let id = audit::id_of(&context.parts.headers);
+        let answered = AssertUnwindSafe(self.answer(&mut context, body, &id));
+        let result = match answered.catch_unwind().await {
+            Ok(result) => result,
+            Err(panic) => {
+                if let Some(record) = context.audit.take() {
+                    record.panicked();
+                }
+                std::panic::resume_unwind(panic)
+            }
+        };
+        if let (Err(error), Some(record)) = (&result, &context.audit) {
+            record.response(serde_json::to_value(&error.0).unwrap_or_default());
+        }
         let mut response = result.unwrap_or_else(|error| respond::error(&output, &error));
         add_headers(response.headers_mut(), &context);
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(AUDIT_ID, id);
+        }
+        if let Some(record) = context.audit.take() {
+            response = audit::finish(record, &context, response).await;
+        }
         let dry_run = context.query().contains("dryRun=");
         let (metrics, code) = (self.metrics(), response.status());
         metrics.answered(&context.info, dry_run, code, since);
         response
     }
 
-    async fn answer(&self, context: &mut Context, body: Body) -> Result<Response<Body>, ApiError> {
-        context.user = self.authenticate(&mut context.parts).await?;
+    async fn answer(
+        &self,
+        context: &mut Context,
+        body: Body,
+        id: &str,
+    ) -> Result<Response<Body>, ApiError> {
+        let user = self.authenticate(&mut context.parts).await;
+        let (user, refused) = match user {
+            Ok(user) => (user, None),
+            Err(error) => (Identity::default(), Some(error)),
+        };
+        context.user = user;
+        if let Some(auditor) = &self.0.plugins.audit {
+            let attributes = Attributes::of_request(&context.user, &context.info);
+            let record = match refused {
+                None => auditor.begin(&attributes, &context.parts, id),
+                Some(_) => {
+                    auditor.refused(&attributes, &context.parts, id);
+                    None
+                }
+            };
+            context.audit = record.map(Arc::new);
+            if context
+                .audit
+                .as_ref()
+                .is_some_and(|record| record.wants_response())
+            {
+                // The answer is read on its way.
+                context.parts.headers.remove(header::ACCEPT_ENCODING);
+            }
+        }
+        if let Some(error) = refused {
+            return Err(error);
+        }
         self.impersonate(context).await?;
         let admitted = self.turn(context).await?;
         if let Some(admitted) = &admitted {
             context.class = admitted.class.clone();
         }
-        self.allow(&Attributes::of_request(&context.user, &context.info))
-            .await?;
+        let attributes = Attributes::of_request(&context.user, &context.info);
+        let decision = self.0.plugins.authorizer.authorize(&attributes).await;
+        if let Some(record) = &context.audit {
+            record.authorized(&decision);
+        }
+        permitted(&attributes, decision)?;
         let in_flight = self.metrics().begin(&context.info);
         let work = Box::pin(self.dispatch(context, body));
         if context.info.long_running() {
@@ -291,17 +355,26 @@ impl ApiServer {
             let request = Attributes::of_request(&context.user, &context.info);
             let authorizer = &*self.0.plugins.authorizer;
             context.user = impersonation::impersonate(authorizer, &request, &wanted).await?;
+            if let Some(record) = &context.audit {
+                record.impersonated(&context.user);
+            }
         }
         Ok(())
     }
 
     /// Fails unless the user may do it.
     pub async fn allow(&self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
-        let reason = match self.0.plugins.authorizer.authorize(attributes).await {
-            Decision::Allow(_) => return Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => reason,
-        };
-        Err(forbidden(attributes, &reason))
+        permitted(
+            attributes,
+            self.0.plugins.authorizer.authorize(attributes).await,
+        )
+    }
+}
+
+fn permitted(attributes: &Attributes<'_>, decision: Decision) -> Result<(), ApiError> {
+    match decision {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
     }
 }
 

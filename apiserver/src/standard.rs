@@ -18,6 +18,7 @@ use crate::{
         PersistentVolumeClaimResize, PodSecurity, Priority, ResourceQuota, RuntimeClass,
         ServiceAccount, StorageObjectInUseProtection, TaintNodesByCondition,
     },
+    audit::Auditor,
     authn::{
         AudienceAgnostic, Authenticator, BootstrapTokens, CertificateUsers, FrontProxy, Requests,
         StaticTokens, TokenAuthenticator, Tokens,
@@ -53,6 +54,8 @@ pub struct Security {
     /// Where others find this server, as `host:port`.
     pub external_address: String,
     pub static_tokens: StaticTokens,
+    /// Tells what happens.
+    pub audit: Option<Arc<Auditor>>,
     /// Answers `coracle secrets-encrypt`, where values are encrypted.
     pub encryption: Option<Arc<Control>>,
     /// Issuers of tokens beside this server.
@@ -120,6 +123,7 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
     Ok(Plugins {
         authenticator: Arc::new(Requests::new(authenticators, security.anonymous)),
         authorizer,
+        audit: security.audit,
         admission: Chain::new(admission),
         handlers: Handlers::new(handlers).with_paths(paths),
     })

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Store")]
@@ -48,6 +48,41 @@ pub struct StoreArgs {
     /// Read --encryption-provider-config again when it changes.
     #[arg(long, requires = "encryption_provider_config")]
     pub encryption_provider_config_automatic_reload: bool,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Audit")]
+pub struct AuditArgs {
+    /// Policy (audit.k8s.io/v1) that says which requests are told of, and how much.
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
+
+    /// File that requests are told of in; `-` is standard output. Without it, none are.
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+
+    /// How lines of the audit log are written.
+    #[arg(long, value_enum, default_value_t)]
+    pub audit_log_format: AuditFormat,
+
+    /// Days that old audit logs are kept for; 0: forever.
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    pub audit_log_maxage: u64,
+
+    /// Old audit logs that are kept; 0: all.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
+
+    /// Megabytes that an audit log grows to; 0: 100.
+    #[arg(long, value_name = "MEGABYTES", default_value_t = 0)]
+    pub audit_log_maxsize: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AuditFormat {
+    #[default]
+    Json,
+    Legacy,
 }
 
 #[derive(Clone, Debug, Default, Args)]

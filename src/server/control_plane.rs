@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use coracle_api::{Identity, kinds, metrics};
 use coracle_apiserver::{
     ApiServer, Registry,
+    audit::Auditor,
     node_proxy::NodeTls,
     pki::{self, Pki},
     standard::{self, Security},
@@ -21,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Settings, authentication::Authentication, certificates::Certificates, datastore::Datastore,
-    network,
+    Settings, audit, authentication::Authentication, certificates::Certificates,
+    datastore::Datastore, network,
 };
 use crate::{
     bootstrap::{self, ApiAddress},
@@ -46,6 +47,7 @@ pub struct ControlPlane {
     server: ApiServer,
     datastore: Datastore,
     authentication: Authentication,
+    auditor: Option<Arc<Auditor>>,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
     caches: JoinHandle<()>,
@@ -61,6 +63,7 @@ impl ControlPlane {
             .local_addr()
             .context("cannot read the listener's address")?;
         let authentication = Authentication::new(&settings.args.authentication, &issuer(settings))?;
+        let auditor = audit::open(&settings.args.audit)?.map(Arc::new);
         let datastore = Datastore::open(settings).await?;
         let service_address = network::first_address(&args.service_cidr)?;
         let kubeconfig = settings.public_kubeconfig();
@@ -88,6 +91,7 @@ impl ControlPlane {
             address,
             &datastore,
             &authentication,
+            auditor.as_ref(),
             &shutdown,
         )?;
         let plugins = standard::plugins(&registry, security)?;
@@ -117,6 +121,7 @@ impl ControlPlane {
             server,
             datastore,
             authentication,
+            auditor,
             shutdown,
             serving,
             caches,
@@ -216,6 +221,9 @@ impl ControlPlane {
                 warn!(%error, "a part of the API server did not end well");
             }
         }
+        if let Some(auditor) = &self.auditor {
+            auditor.close().await;
+        }
         self.datastore.store.close().await;
     }
 }
@@ -272,6 +280,7 @@ fn security(
     address: SocketAddr,
     datastore: &Datastore,
     authentication: &Authentication,
+    auditor: Option<&Arc<Auditor>>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Security> {
     let external = SocketAddr::new(settings.advertise_address, address.port());
@@ -285,6 +294,7 @@ fn security(
         external_address: external.to_string(),
         static_tokens: authentication.static_tokens()?,
         encryption: datastore.encryption.clone(),
+        audit: auditor.cloned(),
         issuers: authentication.issuers.clone(),
         anonymous: authentication.anonymous.clone(),
         nodes: NodeTls::new(&server_ca, certificates.kubelet_client.clone())?,

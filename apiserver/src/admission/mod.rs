@@ -113,15 +113,18 @@ pub fn typed_mut<T: Typed>(object: Option<&mut dyn Object>) -> Option<&mut T> {
     object?.as_any_mut().downcast_mut()
 }
 
-/// Warnings collected while a request is handled.
+/// Warnings collected while a request is handled, and what plugins have to tell the audit log.
 #[derive(Debug, Default)]
-pub struct Warnings(Mutex<Vec<String>>);
+pub struct Warnings {
+    texts: Mutex<Vec<String>>,
+    annotations: Mutex<Vec<(&'static str, String)>>,
+}
 
 impl Warnings {
     /// Adds a warning, unless the request has it already.
     pub fn add(&self, text: impl Into<String>) {
         let text = text.into();
-        let mut texts = self.0.lock();
+        let mut texts = self.texts.lock();
         if !text.is_empty() && !texts.contains(&text) {
             texts.push(text);
         }
@@ -129,7 +132,17 @@ impl Warnings {
 
     /// The warnings so far; none are left.
     pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock())
+        std::mem::take(&mut self.texts.lock())
+    }
+
+    /// Adds an annotation to the request's audit event.
+    pub fn annotate(&self, key: &'static str, value: impl Into<String>) {
+        self.annotations.lock().push((key, value.into()));
+    }
+
+    /// The annotations so far; none are left.
+    pub fn take_annotations(&self) -> Vec<(&'static str, String)> {
+        std::mem::take(&mut self.annotations.lock())
     }
 }
 

@@ -57,6 +57,7 @@ impl Fixture {
             external_address: "10.0.0.1:6443".to_owned(),
             static_tokens: StaticTokens::parse("secret,jane,7,dev").unwrap(),
             encryption: None,
+            audit: None,
             issuers: Arc::default(),
             anonymous: Arc::new(ArcSwap::from_pointee(Anonymous {
                 enabled: true,

@@ -1,11 +1,14 @@
 //! What the handlers know of a request beside its body.
 
+use std::sync::Arc;
+
 use coracle_api::Identity;
 use http::{HeaderMap, request::Parts};
 use serde_json::Value;
 
 use crate::{
     admission::{Attributes, Operation, Warnings},
+    audit::Record,
     flow::Class,
     registry::Resource,
     request_info::RequestInfo,
@@ -21,12 +24,28 @@ pub struct Context {
     pub warnings: Warnings,
     /// How flow control classified the request.
     pub class: Class,
+    /// What the audit log is told; `None`: nothing.
+    pub audit: Option<Arc<Record>>,
 }
 
 impl Context {
     /// The raw query; empty when there is none.
     pub fn query(&self) -> &str {
         self.parts.uri.query().unwrap_or_default()
+    }
+
+    /// Tells the audit log of what was sent.
+    pub fn audit_request(&self, object: impl FnOnce() -> Value) {
+        if let Some(record) = &self.audit {
+            record.request(object);
+        }
+    }
+
+    /// The same for a body that is JSON.
+    pub fn audit_json(&self, json: &[u8]) {
+        if !json.is_empty() {
+            self.audit_request(|| serde_json::from_slice(json).unwrap_or_default());
+        }
     }
 
     pub fn headers(&self) -> &HeaderMap {

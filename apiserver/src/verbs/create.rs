@@ -46,6 +46,7 @@ pub async fn create(
         options.field_validation,
         &context.warnings,
     )?;
+    context.audit_request(|| object.to_value());
     let meta = object.meta_mut();
     strategy::wipe_system_fields(meta);
     strategy::match_namespace(meta, kind.namespaced, &context.info.namespace)?;

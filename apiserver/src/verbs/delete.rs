@@ -42,6 +42,7 @@ pub async fn delete(
     let query = Query::parse(context.query());
     let output = Output::negotiate(context.headers(), &query)?;
     let body = body::read_json(context.headers(), body).await?;
+    context.audit_json(&body);
     let options = options::delete_options(&body, &query)?;
     let info = &context.info;
     if options.ignore_store_read_error_with_cluster_breaking_potential == Some(true) {

@@ -35,6 +35,7 @@ pub async fn delete_collection(
     let query = Query::parse(context.query());
     let output = Output::negotiate(context.headers(), &query)?;
     let body = body::read_json(context.headers(), body).await?;
+    context.audit_json(&body);
     let options = options::delete_options(&body, &query)?;
     let list_options = ListOptions::parse(&query, false)?;
     let cache = cache_of(resource)?;

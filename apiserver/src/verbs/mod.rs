@@ -152,7 +152,10 @@ async fn read_foreign(
 ) -> Result<Box<dyn Object>, ApiError> {
     let kind = Expected::body(group, version, kind)?;
     let sent = body::read_sent(context.headers(), body).await?;
-    decode::object(&kind, &sent, options.field_validation, &context.warnings)
+    let validation = options.field_validation;
+    let object = decode::object(&kind, &sent, validation, &context.warnings)?;
+    context.audit_request(|| object.to_value());
+    Ok(object)
 }
 
 /// Answers that something was done that leaves no object to show.

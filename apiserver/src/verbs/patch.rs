@@ -138,6 +138,9 @@ impl PatchRequest {
         let query = Query::parse(context.query());
         let output = Output::negotiate(context.headers(), &query)?;
         let body = body::read(body).await?;
+        if let Some(record) = &context.audit {
+            record.patch(|| serde_yaml_ng::from_slice(&body).unwrap_or_default());
+        }
         let options = WriteOptions::parse(&query, "PatchOptions", Some(is_apply))?;
         if is_apply {
             form = Form::Apply(read_config(&body)?);

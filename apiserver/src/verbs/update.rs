@@ -51,6 +51,7 @@ pub async fn update(
         options.field_validation,
         &context.warnings,
     )?;
+    context.audit_request(|| object.to_value());
     strategy::match_namespace(object.meta_mut(), kind.namespaced, &context.info.namespace)?;
     check_name(object.meta(), &context.info.name)?;
     strategy::drop_duplicate_owners(object.meta_mut(), false, &context.warnings);

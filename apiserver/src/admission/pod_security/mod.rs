@@ -27,6 +27,10 @@ use crate::{Lister, Registry, Shared, error::ApiError};
 use checks::{Subject, details, evaluate};
 use policy::{Level, Policy};
 
+/// What the audit log is told.
+const ENFORCE_POLICY: &str = "pod-security.kubernetes.io/enforce-policy";
+const AUDIT_VIOLATIONS: &str = "pod-security.kubernetes.io/audit-violations";
+
 /// The plugin.
 pub struct PodSecurity {
     registry: Registry,
@@ -99,6 +103,10 @@ impl PodSecurity {
             return Ok(());
         }
         let subject = Subject::new(pod.metadata.annotations.as_ref(), spec);
+        attributes
+            .warnings
+            .annotate(ENFORCE_POLICY, policy.enforce.to_string());
+        audit(attributes, &policy, &subject);
         let violations = evaluate(policy.enforce, &subject);
         if !violations.is_empty() {
             let why = format!(
@@ -124,9 +132,23 @@ impl PodSecurity {
         };
         // Workloads are never refused, not even when nobody knows what is asked of them.
         if let Some(policy) = self.policy(attributes.namespace).await? {
-            warn(attributes, &policy, &Subject::new(annotations, spec));
+            let subject = Subject::new(annotations, spec);
+            audit(attributes, &policy, &subject);
+            warn(attributes, &policy, &subject);
         }
         Ok(())
+    }
+}
+
+fn audit(attributes: &Attributes<'_>, policy: &Policy, subject: &Subject<'_>) {
+    let violations = evaluate(policy.audit, subject);
+    if !violations.is_empty() {
+        let why = format!(
+            "would violate PodSecurity \"{}\": {}",
+            policy.audit,
+            details(&violations)
+        );
+        attributes.warnings.annotate(AUDIT_VIOLATIONS, why);
     }
 }
 
