@@ -3,6 +3,7 @@
 mod audit;
 mod authentication;
 mod certificates;
+mod components;
 mod control_plane;
 mod datastore;
 mod network;

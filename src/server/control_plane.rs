@@ -28,7 +28,7 @@ use super::{
 use crate::{
     bootstrap::{self, ApiAddress},
     cli::Disable,
-    flow_control, rbac,
+    rbac,
     supervise::Components,
 };
 
@@ -44,9 +44,9 @@ pub struct ControlPlane {
     pub certificates: Arc<Certificates>,
     /// Every component's caches.
     pub informers: Informers,
-    server: ApiServer,
-    datastore: Datastore,
-    authentication: Authentication,
+    pub(super) server: ApiServer,
+    pub(super) datastore: Datastore,
+    pub(super) authentication: Authentication,
     auditor: Option<Arc<Auditor>>,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
@@ -147,71 +147,6 @@ impl ControlPlane {
         });
     }
 
-    /// Starts the scheduler and the controllers.
-    ///
-    /// # Errors
-    /// When an authority of the cluster cannot sign.
-    pub fn spawn_components(
-        &self,
-        settings: &Settings,
-        components: &Components,
-    ) -> anyhow::Result<()> {
-        let certificates = self.certificates.clone();
-        components.spawn("certificates", move |run| certificates.clone().keep(run));
-        if let Some(reloader) = self.authentication.reloader() {
-            components.spawn("authentication-configuration", move |run| {
-                reloader.clone().run(run)
-            });
-        }
-        if let Some(reloader) = self.datastore.reloader() {
-            components.spawn("encryption-configuration", move |run| {
-                reloader.clone().run(run)
-            });
-        }
-        let (own, informers) = (own_client(&self.server), self.informers.clone());
-        components.spawn("flow-control-configuration", move |run| {
-            flow_control::run(own.clone(), informers.clone(), run)
-        });
-        if settings.enabled(Disable::Scheduler) {
-            self.spawn_scheduler(components);
-        }
-        if settings.enabled(Disable::Controllers) {
-            let context = coracle_controllers::Context::new(
-                self.client("system:kube-controller-manager", &[]),
-                self.informers.clone(),
-                coracle_controllers::Config {
-                    root_ca: self.certificates.server_ca.clone(),
-                    cluster_cidrs: vec![settings.args.cluster_cidr],
-                    service_cidrs: vec![settings.args.service_cidr],
-                    autoscaling: settings.args.autoscaling.settings(),
-                    authorities: self.certificates.signing_authorities()?,
-                    ..coracle_controllers::Config::default()
-                },
-            );
-            for controller in coracle_controllers::TABLE {
-                let user = format!("system:serviceaccount:kube-system:{}", controller.account);
-                let groups = [
-                    "system:serviceaccounts",
-                    "system:serviceaccounts:kube-system",
-                ];
-                let context = context.with_client(self.client(&user, &groups));
-                components.spawn(controller.name, move |run| {
-                    (controller.run)(context.clone(), run)
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn spawn_scheduler(&self, components: &Components) {
-        let client = self.client("system:kube-scheduler", &[]);
-        let informers = self.informers.clone();
-        components.spawn("scheduler", move |run| {
-            let config = coracle_scheduler::Config::default();
-            coracle_scheduler::Scheduler::new(config, client.clone(), informers.clone()).run(run)
-        });
-    }
-
     /// Ends requests, then the caches, then closes the store.
     pub async fn stop(self) {
         self.informers.stop();
@@ -229,7 +164,7 @@ impl ControlPlane {
 }
 
 /// The API server's client of itself, which upstream's too lets do everything.
-fn own_client(server: &ApiServer) -> kube::Client {
+pub(super) fn own_client(server: &ApiServer) -> kube::Client {
     client(server, "system:apiserver", &["system:masters"])
 }
 

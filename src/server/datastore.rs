@@ -20,6 +20,12 @@ use crate::{
 /// Keys that live in memory only, so that an idle cluster writes nothing to its disk.
 const VOLATILE: [&str; 2] = ["/registry/leases/", "/registry/events/"];
 
+/// Whether other servers may keep their objects in the same store.
+pub fn is_shared(settings: &Settings) -> bool {
+    let endpoint = settings.args.store.datastore_endpoint.as_deref();
+    endpoint.is_some_and(|endpoint| endpoint.starts_with("http"))
+}
+
 /// A store and what belongs to it.
 pub struct Datastore {
     pub store: Arc<dyn Store>,

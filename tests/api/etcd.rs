@@ -18,9 +18,9 @@ use serde_json::json;
 use crate::server::{PATIENCE, Server};
 
 /// An etcd; ends with this.
-struct Etcd {
+pub struct Etcd {
     process: Child,
-    urls: [String; 2],
+    pub urls: [String; 2],
 }
 
 impl Drop for Etcd {
@@ -32,7 +32,7 @@ impl Drop for Etcd {
 
 impl Etcd {
     /// `None` when there is no etcd on the PATH; that has been printed.
-    fn start(folder: &Path) -> Option<Self> {
+    pub fn start(folder: &Path) -> Option<Self> {
         if Command::new("etcd").arg("--version").output().is_err() {
             println!("skipped: there is no etcd on the PATH");
             return None;
@@ -186,7 +186,7 @@ async fn expect(events: &mut Events<'_>, kind: &str, name: &str) {
     found.await.expect("the event comes in time");
 }
 
-async fn wait_for(url: &str) {
+pub async fn wait_for(url: &str) {
     let address = url.trim_start_matches("http://");
     let deadline = std::time::Instant::now() + PATIENCE;
     while tokio::net::TcpStream::connect(address).await.is_err() {

@@ -6,6 +6,7 @@ mod encryption;
 mod etcd;
 #[path = "../fakes/nodes.rs"]
 mod fakes;
+mod leader;
 mod lifecycle;
 mod objects;
 mod scheduling;
