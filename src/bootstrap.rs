@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use anyhow::Context as _;
 use coracle_client::ensure;
+use jiff::{Timestamp, tz::TimeZone};
 use k8s_openapi::api::{
     core::v1::{Endpoints, Service},
     discovery::v1::EndpointSlice,
@@ -63,7 +64,22 @@ pub async fn run(
             create(client, object).await?;
         }
     }
+    create(client, token_tracking()?).await?;
     kubernetes_service(client, api).await
+}
+
+/// Since when the use of tokens in Secrets is noted on them.
+fn token_tracking() -> anyhow::Result<DynamicObject> {
+    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "kube-apiserver-legacy-service-account-token-tracking",
+            "namespace": "kube-system",
+        },
+        "data": {"since": today.to_string()},
+    }))?)
 }
 
 async fn create(client: &Client, object: DynamicObject) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ pub mod authn;
 pub mod authz;
 mod body;
 pub mod cache;
+mod component_status;
 mod config;
 mod decode;
 pub mod encryption;

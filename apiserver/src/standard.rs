@@ -15,8 +15,9 @@ use crate::{
         Admission, CertificateApproval, CertificateRequester, CertificateSigning,
         CertificateSubjectRestriction, Chain, DefaultIngressClass, DefaultStorageClass,
         DefaultTolerationSeconds, LimitRanger, NamespaceLifecycle, NodeRestriction,
-        PersistentVolumeClaimResize, PodSecurity, Priority, ResourceQuota, RuntimeClass,
-        ServiceAccount, StorageObjectInUseProtection, TaintNodesByCondition,
+        PersistentVolumeClaimResize, PodResizeValidator, PodSecurity, PodTopologyLabels, Priority,
+        ResourceQuota, RuntimeClass, ServiceAccount, StorageObjectInUseProtection,
+        TaintNodesByCondition,
     },
     audit::Auditor,
     authn::{
@@ -24,7 +25,7 @@ use crate::{
         StaticTokens, TokenAuthenticator, Tokens,
         oidc::{Anonymous, JwtIssuers},
         reviews::{SelfSubjectReviews, TokenReviews},
-        service_accounts::{Discovery, KeyError, ServiceAccounts, SigningKey},
+        service_accounts::{Discovery, KeyError, LegacyTokens, ServiceAccounts, SigningKey},
         token_request::TokenRequests,
     },
     authz::{
@@ -35,6 +36,7 @@ use crate::{
             SubjectAccessReviews,
         },
     },
+    component_status::ComponentStatuses,
     encryption::Control,
     handler::{Handler, Handlers, Place},
     node_proxy::{NodeProxy, NodeTls},
@@ -84,6 +86,7 @@ pub fn plugins(registry: &Registry, security: Security) -> Result<Plugins, KeyEr
             audiences: audiences.clone(),
         }),
         accounts.clone(),
+        Arc::new(LegacyTokens::new(accounts.clone(), registry.clone())),
         Arc::new(AudienceAgnostic {
             tokens: BootstrapTokens::new(lookup.clone()),
             audiences: audiences.clone(),
@@ -149,6 +152,8 @@ pub fn admission(registry: &Registry, authorizer: &Arc<dyn Authorizer>) -> Vec<A
         Arc::new(CertificateSigning(authorizer.clone())),
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass::new(registry)),
+        Arc::new(PodTopologyLabels::new(registry)),
+        Arc::new(PodResizeValidator::new(registry)),
         Arc::new(ResourceQuota::new(registry.clone())),
     ]
 }
@@ -177,6 +182,10 @@ fn handlers(accounts: &Arc<ServiceAccounts>, tokens: Arc<Tokens>) -> Vec<PlacedH
         (
             place("", "serviceaccounts", "token"),
             Arc::new(TokenRequests(accounts.clone())),
+        ),
+        (
+            place("", "componentstatuses", ""),
+            Arc::new(ComponentStatuses),
         ),
     ]
 }

@@ -42,6 +42,19 @@ impl Default for Autoscaling {
     }
 }
 
+/// Makes a token of claims (JSON), or says why not.
+type Sign = dyn Fn(&[u8]) -> Result<String, String> + Send + Sync;
+
+/// Signs claims as tokens of the API server's.
+#[derive(Clone)]
+pub struct TokenSigner(pub Arc<Sign>);
+
+impl std::fmt::Debug for TokenSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenSigner")
+    }
+}
+
 /// What the controllers need to know of the cluster.
 #[derive(Debug)]
 pub struct Config {
@@ -58,6 +71,8 @@ pub struct Config {
     pub autoscaling: Autoscaling,
     /// Who signs the certificates that are asked for through the API.
     pub authorities: SigningAuthorities,
+    /// Makes the tokens in Secrets; without it they stay without.
+    pub token_signer: Option<TokenSigner>,
 }
 
 impl Default for Config {
@@ -71,6 +86,7 @@ impl Default for Config {
             node_cidr_mask_ipv6: 64,
             autoscaling: Autoscaling::default(),
             authorities: SigningAuthorities::default(),
+            token_signer: None,
         }
     }
 }

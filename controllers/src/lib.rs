@@ -49,7 +49,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 pub use certificates::{Authority, AuthorityError, SigningAuthorities};
-pub use context::{Autoscaling, Config, Context};
+pub use context::{Autoscaling, Config, Context, TokenSigner};
 pub use error::Error;
 
 /// One controller of the table.

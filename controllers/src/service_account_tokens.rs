@@ -1,7 +1,7 @@
 //! Tokens of service accounts in Secrets, as they were given out before there were bound ones:
 //! whoever makes a Secret of that type gets a token in it, for as long as both exist.
 //!
-//! Enter at [`run`]. The API signs the tokens. Upstream: `pkg/controller/serviceaccount`,
+//! Enter at [`run`]. Upstream: `pkg/controller/serviceaccount`,
 //! `tokens_controller.go`.
 
 use std::sync::Arc;
@@ -9,19 +9,14 @@ use std::sync::Arc;
 use coracle_client::{Informer, Queue};
 use k8s_openapi::{
     ByteString,
-    api::{
-        authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
-        core::v1::{Secret, ServiceAccount},
-    },
+    api::core::v1::{Secret, ServiceAccount},
 };
-use kube::{
-    Api, Client, ResourceExt as _,
-    api::{DeleteParams, PostParams},
-};
+use kube::{Api, Client, ResourceExt as _, api::DeleteParams};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Context, Error,
+    Context, Error, TokenSigner,
     changes::{self, Seen},
     error,
     objects::Objects,
@@ -33,8 +28,8 @@ const WORKERS: usize = 5;
 const TYPE: &str = "kubernetes.io/service-account-token";
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
-/// Such tokens do not expire: this is the longest that the API grants, 136 years.
-const LIFETIME: i64 = (1 << 32) - 1;
+/// Who issues such tokens, in every cluster.
+const ISSUER: &str = "kubernetes/serviceaccount";
 
 /// Runs the controller.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
@@ -43,6 +38,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
     let controller = Controller {
         client: context.client.clone(),
         root_ca: context.config.root_ca.clone(),
+        signer: context.config.token_signer.clone(),
         secrets: Objects::new(context.client.clone(), cache),
         accounts: context.informers.get(),
         queue: Queue::default(),
@@ -53,6 +49,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
 struct Controller {
     client: Client,
     root_ca: String,
+    signer: Option<TokenSigner>,
     secrets: Objects<Secret>,
     accounts: Informer<ServiceAccount>,
     queue: Queue<Key>,
@@ -144,12 +141,16 @@ impl Controller {
             return Ok(Done::Settled);
         };
         let next = completed(&secret, &account, &self.root_ca);
-        if next.is_none() && has_token(&secret) {
+        if next.is_none() && (has_token(&secret) || self.signer.is_none()) {
             return Ok(Done::Settled);
         }
         let mut next = next.unwrap_or_else(|| (*secret).clone());
-        if !has_token(&secret) {
-            let token = self.token(&secret, &key.namespace).await?;
+        if !has_token(&secret)
+            && let Some(TokenSigner(sign)) = &self.signer
+        {
+            let claims = claims(&secret, &account).to_string();
+            let token = sign(claims.as_bytes())
+                .map_err(|error| Error::Refused(format!("no token for {key}: {error}")))?;
             let data = next.data.get_or_insert_default();
             data.insert("token".to_owned(), ByteString(token.into_bytes()));
         }
@@ -174,35 +175,23 @@ impl Controller {
             .filter(|account| is_about(secret, account))
             .map(Arc::new))
     }
+}
 
-    /// A token that is good as long as the Secret and the account are there.
-    async fn token(&self, secret: &Secret, namespace: &str) -> Result<String, Error> {
-        let request = TokenRequest {
-            spec: Some(TokenRequestSpec {
-                expiration_seconds: Some(LIFETIME),
-                bound_object_ref: Some(BoundObjectReference {
-                    api_version: Some("v1".to_owned()),
-                    kind: Some("Secret".to_owned()),
-                    name: secret.metadata.name.clone(),
-                    uid: secret.metadata.uid.clone(),
-                }),
-                ..TokenRequestSpec::default()
-            }),
-            ..TokenRequest::default()
-        };
-        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-        let name = account_name(secret);
-        let params = PostParams::default();
-        let granted = Box::pin(api.create_token_request(name, &params, &request)).await?;
-        let status = granted.status.and_then(|status| status.token);
-        status.ok_or_else(|| Error::Refused(format!("no token for {namespace}/{name}")))
-    }
+/// What a token in a Secret says: it does not expire, and names the Secret that it is good with.
+fn claims(secret: &Secret, account: &ServiceAccount) -> Value {
+    let (namespace, name) = (account.namespace().unwrap_or_default(), account.name_any());
+    json!({
+        "iss": ISSUER,
+        "kubernetes.io/serviceaccount/namespace": namespace,
+        "kubernetes.io/serviceaccount/secret.name": secret.name_any(),
+        "kubernetes.io/serviceaccount/service-account.name": name,
+        "kubernetes.io/serviceaccount/service-account.uid": account.uid(),
+        "sub": format!("system:serviceaccount:{namespace}:{name}"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn account(uid: &str) -> ServiceAccount {
@@ -238,6 +227,21 @@ mod tests {
         assert_eq!(completed(&made, &account("u"), "PEM"), None);
         assert!(completed(&made, &account("u"), "NEW").is_some());
         assert!(!has_token(&made));
+    }
+
+    #[test]
+    fn a_token_names_its_secret_and_account() {
+        assert_eq!(
+            claims(&secret(None), &account("u")),
+            json!({
+                "iss": "kubernetes/serviceaccount",
+                "kubernetes.io/serviceaccount/namespace": "ns",
+                "kubernetes.io/serviceaccount/secret.name": "s",
+                "kubernetes.io/serviceaccount/service-account.name": "a",
+                "kubernetes.io/serviceaccount/service-account.uid": "u",
+                "sub": "system:serviceaccount:ns:a",
+            })
+        );
     }
 
     #[test]

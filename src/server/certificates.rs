@@ -4,8 +4,9 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use coracle_apiserver::authn::service_accounts::SigningKey;
 use coracle_apiserver::pki::{self, Authority, Kubeconfig, Leaves, Pair, Pki};
-use coracle_controllers::SigningAuthorities;
+use coracle_controllers::{SigningAuthorities, TokenSigner};
 use coracle_transport::{ClientCertificates, ClientIdentity, ServerCertificate, certified_key};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +76,14 @@ impl Certificates {
             clients: Some(own(&pki.client_ca)?),
             servers: Some(own(&pki.server_ca)?),
         })
+    }
+
+    /// Signs the tokens that stand in Secrets.
+    pub fn token_signer(&self) -> anyhow::Result<TokenSigner> {
+        let key = SigningKey::from_pem(self.service_account_key.as_bytes())?;
+        Ok(TokenSigner(Arc::new(move |claims| {
+            key.sign(claims).map_err(|error| error.to_string())
+        })))
     }
 
     /// Writes the administrator's kubeconfig.

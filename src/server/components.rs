@@ -102,6 +102,7 @@ impl ControlPlane {
                 service_cidrs: vec![settings.args.service_cidr],
                 autoscaling: settings.args.autoscaling.settings(),
                 authorities: self.certificates.signing_authorities()?,
+                token_signer: Some(self.certificates.token_signer()?),
                 ..coracle_controllers::Config::default()
             },
         );

@@ -225,3 +225,57 @@ async fn classes_finalizers_and_taints() {
         json!([{"effect": "NoSchedule", "key": "node.kubernetes.io/not-ready"}])
     );
 }
+
+#[tokio::test]
+async fn pods_get_the_topology_of_their_node() {
+    let fixture = Fixture::start().await;
+    let labels = json!({
+        "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r",
+        "kubernetes.io/hostname": "n",
+    });
+    let node = json!({"metadata": {"name": "n", "labels": labels}});
+    fixture.create("/api/v1/nodes", node).await;
+    fixture.0.server.registry().fresh().await.unwrap();
+    let wanted = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r"});
+    let placed = fixture.create(PODS, pod(&json!({"nodeName": "n"}))).await;
+    assert_eq!(placed["metadata"]["labels"], wanted);
+    let mut other = pod(&json!({}));
+    other["metadata"]["name"] = json!("q");
+    let other = fixture.create(PODS, other).await;
+    assert_eq!(other["metadata"].get("labels"), None);
+    let binding = json!({"metadata": {"name": "q"}, "target": {"kind": "Node", "name": "n"}});
+    fixture.create(&format!("{PODS}/q/binding"), binding).await;
+    let bound = fixture.0.get(&format!("{PODS}/q")).await.json();
+    assert_eq!(bound["metadata"]["labels"], wanted);
+}
+
+#[tokio::test]
+async fn pods_are_not_resized_beyond_their_node() {
+    let fixture = Fixture::start().await;
+    let node = json!({"metadata": {"name": "n"}});
+    let mut node = fixture.create("/api/v1/nodes", node).await;
+    node["status"]["allocatable"] = json!({"cpu": "2", "memory": "1Gi"});
+    let answer = fixture.0.put("/api/v1/nodes/n/status", &node).await;
+    assert_eq!(answer.code, 200, "{}", answer.message());
+    let container = |cpu: &str| {
+        json!({"nodeName": "n", "containers": [{
+            "name": "c", "image": "i", "resources": {"requests": {"cpu": cpu, "memory": "1Mi"}},
+        }]})
+    };
+    let mut stored = fixture.create(PODS, pod(&container("1"))).await;
+    fixture.0.server.registry().fresh().await.unwrap();
+    let resize = format!("{PODS}/p/resize");
+    stored["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("3");
+    let answer = fixture.0.put(&resize, &stored).await;
+    assert_eq!(
+        (answer.code.as_u16(), answer.message()),
+        (403, "pods \"p\" is forbidden: node didn't have enough allocatable resources: cpu, requested: 3000, allocatable: 2000".to_owned())
+    );
+    assert_eq!(
+        answer.json()["details"]["causes"],
+        json!([{"reason": "NodeCapacity"}])
+    );
+    stored["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("1500m");
+    let answer = fixture.0.put(&resize, &stored).await;
+    assert_eq!(answer.code, 200, "{}", answer.message());
+}

@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{StaticTokens, oidc::Anonymous};
+use super::{StaticTokens, oidc::Anonymous, service_accounts::SigningKey};
 use crate::{
     Config, Plugins,
     admission::Chain,
@@ -40,6 +40,7 @@ fn nodes(authorities: &[CertificateDer<'_>]) -> NodeTls {
 struct Fixture {
     server: TestServer,
     authority: Issuer<'static, KeyPair>,
+    service_account_key: String,
 }
 
 impl Fixture {
@@ -49,10 +50,11 @@ impl Fixture {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
         let authorities = parse_certificates(pem.as_bytes()).unwrap();
+        let service_account_key = KeyPair::generate().unwrap().serialize_pem();
         let security = Security {
             client_authorities: ClientCertificates::new(&authorities).unwrap(),
             front_proxy: None,
-            service_account_key: KeyPair::generate().unwrap().serialize_pem(),
+            service_account_key: service_account_key.clone(),
             issuer: ISSUER.to_owned(),
             external_address: "10.0.0.1:6443".to_owned(),
             static_tokens: StaticTokens::parse("secret,jane,7,dev").unwrap(),
@@ -75,6 +77,7 @@ impl Fixture {
         Fixture {
             server,
             authority: Issuer::new(params, key),
+            service_account_key,
         }
     }
 
@@ -391,4 +394,63 @@ async fn others_can_find_the_keys() {
     let head = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap());
     let head: Value = serde_json::from_slice(&head.unwrap()).unwrap();
     assert_eq!(head["kid"], keys["keys"][0]["kid"]);
+}
+
+#[tokio::test]
+async fn a_token_in_a_secret_is_good_while_the_secret_has_it() {
+    let fixture = Fixture::start().await;
+    let key = SigningKey::from_pem(fixture.service_account_key.as_bytes()).unwrap();
+    let create = async |path: &str, object: Value| {
+        let answer = fixture.server.post(path, &object).await;
+        assert_eq!(answer.code, 201, "{}", answer.message());
+        answer.json()
+    };
+    let account = json!({"metadata": {"name": "robot"}});
+    let account = create("/api/v1/namespaces/default/serviceaccounts", account).await;
+    let uid = &account["metadata"]["uid"];
+    let claims = |secret: &str, uid: &Value| {
+        json!({
+            "iss": "kubernetes/serviceaccount",
+            "kubernetes.io/serviceaccount/namespace": "default",
+            "kubernetes.io/serviceaccount/secret.name": secret,
+            "kubernetes.io/serviceaccount/service-account.name": "robot",
+            "kubernetes.io/serviceaccount/service-account.uid": uid,
+            "sub": "system:serviceaccount:default:robot",
+        })
+    };
+    let sign = |claims: Value| key.sign(claims.to_string().as_bytes()).unwrap();
+    let token = sign(claims("s", uid));
+    let old = sign(claims("s", &json!("before")));
+    let secret = json!({
+        "metadata": {"name": "s", "annotations": {"kubernetes.io/service-account.name": "robot"}},
+        "type": "kubernetes.io/service-account-token",
+        "stringData": {"token": token},
+    });
+    let path = "/api/v1/namespaces/default/secrets";
+    create(path, secret).await;
+    let ask = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        fixture.whoami_with(&[("authorization", &bearer)]).await
+    };
+    let (code, user) = ask(&token).await;
+    assert_eq!(code, 201, "{user}");
+    assert_eq!(user["username"], "system:serviceaccount:default:robot");
+    assert_eq!(&user["uid"], uid);
+    assert_eq!(user["extra"], Value::Null);
+    let path = format!("{path}/s");
+    let mut stored = fixture.server.get(&path).await.json();
+    let used = stored["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].clone();
+    assert!(used.is_string(), "{stored}");
+    for other in [
+        &old,
+        &sign(claims("none", uid)),
+        &sign(json!({"iss": "kubernetes/serviceaccount"})),
+    ] {
+        assert_eq!(ask(other).await.0, 401);
+    }
+    stored["metadata"]["labels"]["kubernetes.io/legacy-token-invalid-since"] = json!("2026-01-01");
+    let answer = fixture.server.put(&path, &stored).await;
+    assert_eq!(answer.code, 200, "{}", answer.message());
+    fixture.server.server.registry().fresh().await.unwrap();
+    assert_eq!(ask(&token).await.0, 401);
 }

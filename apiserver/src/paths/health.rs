@@ -37,7 +37,8 @@ impl Health {
         self.sources.write().push(Arc::new(source));
     }
 
-    fn probes(&self) -> Vec<Probe> {
+    /// How the parts fare now.
+    pub(crate) fn probes(&self) -> Vec<Probe> {
         let sources = self.sources.read().clone();
         sources.iter().flat_map(|source| source()).collect()
     }

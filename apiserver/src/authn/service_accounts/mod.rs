@@ -7,6 +7,7 @@ mod cache;
 mod claims;
 mod discovery;
 mod keys;
+mod legacy;
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -16,11 +17,12 @@ use k8s_openapi::{
     api::core::v1::{Node, Pod, Secret, ServiceAccount},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 pub use claims::{Claims, Kubernetes, Reference};
 pub use discovery::Discovery;
 pub use keys::{KeyError, SigningError, SigningKey};
+pub use legacy::LegacyTokens;
 
 use super::{
     AuthenticationError, CREDENTIAL_ID, TokenAuthenticator, TokenUser, bearer::intersection,
@@ -98,10 +100,24 @@ impl ServiceAccounts {
         if let Some(claims) = self.verified.get(token) {
             return Ok(Some(claims));
         }
+        let is_ours = |claims: &Claims| claims.issuer == self.issuer;
+        let claims = self.signed(token, is_ours)?;
+        if let Some(claims) = &claims {
+            self.verified.insert(token, claims.clone());
+        }
+        Ok(claims)
+    }
+
+    /// The claims of a token that is signed by one of the keys; `None` if `is_ours` says no.
+    fn signed<C: DeserializeOwned>(
+        &self,
+        token: &str,
+        is_ours: impl Fn(&C) -> bool,
+    ) -> Result<Option<C>, AuthenticationError> {
         let Some(parts) = Parts::split(token) else {
             return Ok(None);
         };
-        let Some(claims) = parts.claims().filter(|claims| claims.issuer == self.issuer) else {
+        let Some(claims) = parts.claims::<C>().filter(is_ours) else {
             return Ok(None);
         };
         let Some(header) = parts.header() else {
@@ -120,7 +136,6 @@ impl ServiceAccounts {
             let message = "error in cryptographic primitive";
             return Err(AuthenticationError(message.to_owned()));
         }
-        self.verified.insert(token, claims.clone());
         Ok(Some(claims))
     }
 
@@ -287,7 +302,7 @@ impl<'a> Parts<'a> {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(self.header).ok()?).ok()
     }
 
-    fn claims(&self) -> Option<Claims> {
+    fn claims<C: DeserializeOwned>(&self) -> Option<C> {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(self.payload).ok()?).ok()
     }
 }
