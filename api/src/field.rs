@@ -106,13 +106,34 @@ impl fmt::Display for FieldError {
 /// Text in quotes, anything else as JSON, as Go writes it.
 fn printed(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => quoted(text),
         value => value
             .to_string()
             .replace('<', "\\u003c")
             .replace('>', "\\u003e")
             .replace('&', "\\u0026"),
     }
+}
+
+/// As Go's `strconv.Quote`, which escapes other control characters than Rust.
+fn quoted(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        // Writing to a string cannot fail.
+        let _ = match c {
+            '\x07' => write!(quoted, "\\a"),
+            '\x08' => write!(quoted, "\\b"),
+            '\x0b' => write!(quoted, "\\v"),
+            '\x0c' => write!(quoted, "\\f"),
+            '\'' => write!(quoted, "'"),
+            '\n' | '\r' | '\t' => write!(quoted, "{}", c.escape_debug()),
+            c if c < ' ' || c == '\x7f' => write!(quoted, "\\x{:02x}", u32::from(c)),
+            c => write!(quoted, "{}", c.escape_debug()),
+        };
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// Any value as the bad value of an error.

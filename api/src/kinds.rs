@@ -234,6 +234,17 @@ pub fn find_resource(group: &str, version: &str, resource: &str) -> Option<&'sta
         .find(|k| k.group == group && k.version == version && k.resource == resource)
 }
 
+/// What clients are warned of that use a resource which upstream advises against.
+pub fn deprecation(group: &str, version: &str, resource: &str) -> Option<&'static str> {
+    match (group, version, resource) {
+        ("", "v1", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        ("", "v1", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        _ => None,
+    }
+}
+
 /// How a kind is handled that is the body of a subresource, whether it is a resource of its own
 /// or not: `Scale`, `Eviction`, `TokenRequest`, `Binding`.
 pub fn body(group: &str, version: &str, kind: &str) -> Option<Arc<dyn Strategy>> {

@@ -2,7 +2,7 @@
 //!
 //! Unknown and repeated fields are ignored, warned about or refused, as `fieldValidation` says.
 
-mod type_meta;
+pub mod type_meta;
 
 use std::{any::Any, sync::Arc};
 
@@ -163,6 +163,38 @@ fn check_type(kind: &Expected, json: &[u8], sent: &[u8]) -> Result<String, ApiEr
         unrecognized(kind, sent, &why)
     })?;
     let expected = kind.api_version();
+    let (group, version) = match declared.api_version.split_once('/') {
+        Some((_, version)) if version.contains('/') => {
+            let why = format!("unexpected GroupVersion string: {}", declared.api_version);
+            return Err(unrecognized(kind, sent, &why));
+        }
+        Some(parts) => parts,
+        None if declared.api_version.is_empty() => (kind.group.as_str(), kind.version.as_str()),
+        None => ("", declared.api_version.as_str()),
+    };
+    let declared_kind = match declared.kind.as_str() {
+        "" => kind.kind.as_str(),
+        declared => declared,
+    };
+    let item = declared_kind.strip_suffix("List").unwrap_or(declared_kind);
+    let is_own = (group, version, declared_kind) == (&kind.group, &kind.version, &kind.kind);
+    if !is_own
+        && kinds::body(group, version, declared_kind).is_none()
+        && kinds::body(group, version, item).is_none()
+    {
+        let named = match group {
+            "" => version.to_owned(),
+            group => format!("{group}/{version}"),
+        };
+        let why = format!(
+            "no kind {declared_kind:?} is registered for version {named:?} in scheme \
+             \"pkg/api/legacyscheme/scheme.go:30\""
+        );
+        return Err(ApiError::bad_request(format!(
+            "{declared_kind} in version {version:?} cannot be handled as a {}: {why}",
+            kind.kind
+        )));
+    }
     if !declared.api_version.is_empty() && declared.api_version != expected {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({}) does not match the expected API version ({expected})",
@@ -173,9 +205,13 @@ fn check_type(kind: &Expected, json: &[u8], sent: &[u8]) -> Result<String, ApiEr
         return Ok(kind.kind.clone());
     }
     if declared.kind != kind.kind {
+        let package = match kind.group.split('.').next() {
+            None | Some("") => "core",
+            Some(package) => package,
+        };
         let why = format!(
-            "converting ({}) to ({}): unknown conversion",
-            declared.kind, kind.kind
+            "converting ({}.{}) to ({package}.{}): unknown conversion",
+            kind.version, declared.kind, kind.kind
         );
         return Err(cannot_be_handled(kind, &declared.kind, &why));
     }
@@ -268,7 +304,8 @@ mod tests {
         );
         assert_eq!(
             result.unwrap_err(),
-            "the API version in the data (apps/v1) does not match the expected API version (v1)"
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is \
+             registered for version \"apps/v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         );
         let (result, _) = decode(r#"{"kind":"Secret"}"#, FieldValidation::Warn);
         assert!(

@@ -232,14 +232,27 @@ impl ApiError {
     }
 
     pub fn not_acceptable(accepted: &[&str]) -> Self {
-        ApiError::new(
+        let mut error = ApiError::new(
             StatusCode::NOT_ACCEPTABLE,
             "NotAcceptable",
             format!(
-                "only the following media types are accepted: {}",
+                "406: Not Acceptable\n\nAvailable representations: {}",
                 accepted.join(", ")
             ),
-        )
+        );
+        error.0.details = Some(StatusDetails::default());
+        error
+    }
+
+    /// Of a patch, of which upstream says less than of other bodies.
+    pub fn unsupported_patch_type() -> Self {
+        let mut error = ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            "415: Unsupported Media Type",
+        );
+        error.0.details = Some(StatusDetails::default());
+        error
     }
 
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {

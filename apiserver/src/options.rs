@@ -4,14 +4,16 @@
 //! `meta/v1/validation`).
 
 use coracle_api::{
+    decode,
     field::{ErrorList, FieldError, Path},
     meta,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::{error::ApiError, query::Query};
+use crate::{decode::type_meta, error::ApiError, query::Query};
 
 /// Which group errors about options name.
 const META: &str = "meta.k8s.io";
@@ -135,15 +137,10 @@ pub fn parse_version(text: &str) -> Result<u64, ApiError> {
         return Ok(0);
     }
     text.parse().map_err(|_| {
-        ApiError::invalid(
-            "",
-            "",
-            "",
-            &vec![Path::new("resourceVersion").invalid(
-                text,
-                format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
-            )],
-        )
+        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        let error = Path::new("resourceVersion").invalid(text, why);
+        // Upstream gives it no reason.
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", error.to_string())
     })
 }
 
@@ -224,6 +221,22 @@ impl WriteOptions {
     }
 }
 
+/// Upstream takes them in any version, but nothing else in their place.
+fn check_delete_type(body: &[u8]) -> Result<(), ApiError> {
+    let declared = type_meta::read(body).map_err(|error| {
+        ApiError::bad_request(format!(
+            "couldn't get version/kind; json parse error: {error}"
+        ))
+    })?;
+    match declared.kind.as_str() {
+        "" | "DeleteOptions" => Ok(()),
+        kind => Err(ApiError::bad_request(format!(
+            "converting ({}.{kind}) to (v1.DeleteOptions): unknown conversion",
+            declared.api_version
+        ))),
+    }
+}
+
 /// Reads `DeleteOptions` from the body, or from the query when there is none, and checks them.
 pub fn delete_options(body: &[u8], query: &Query<'_>) -> Result<DeleteOptions, ApiError> {
     let mut options: DeleteOptions = if body.is_empty() {
@@ -237,11 +250,10 @@ pub fn delete_options(body: &[u8], query: &Query<'_>) -> Result<DeleteOptions, A
             ..DeleteOptions::default()
         }
     } else {
-        serde_json::from_slice(body).map_err(|error| {
-            ApiError::bad_request(format!(
-                "DeleteOptions in version \"v1\" cannot be handled as a DeleteOptions: {error}"
-            ))
-        })?
+        check_delete_type(body)?;
+        let mut unknown = Vec::new();
+        decode::from_slice(body, &mut unknown)
+            .map_err(|error| ApiError::bad_request(error.message))?
     };
     let errors = meta::validate_delete_options(&options);
     if !errors.is_empty() {

@@ -41,6 +41,13 @@ impl Behaviour for v1::HorizontalPodAutoscaler {
 
     fn default_fields(&mut self) {
         self.spec.min_replicas.get_or_insert(1);
+        if stored(self)
+            .spec
+            .metrics
+            .is_none_or(|metrics| metrics.is_empty())
+        {
+            self.spec.target_cpu_utilization_percentage = Some(80);
+        }
     }
 
     fn validate(&self) -> ErrorList {

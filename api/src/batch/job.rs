@@ -51,6 +51,13 @@ impl Behaviour for Job {
         {
             generate_selector(spec, &name, &uid);
         }
+        // Upstream's default comes into effect when the stored object is read.
+        if self.metadata.labels.as_ref().is_none_or(BTreeMap::is_empty)
+            && let Some(spec) = &self.spec
+            && let Some(template) = &spec.template.metadata
+        {
+            self.metadata.labels.clone_from(&template.labels);
+        }
     }
 
     fn validate(&self) -> ErrorList {

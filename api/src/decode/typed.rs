@@ -301,7 +301,7 @@ fn always_there(field: &Field) -> Option<Node<'static>> {
             ValueType::String => Some(Node::String(Cow::Borrowed(""))),
             ValueType::Int32 | ValueType::Int64 => Some(Node::Number(0.into())),
             ValueType::Bool => Some(Node::Bool(false)),
-            ValueType::Time => Some(Node::Null),
+            ValueType::Time | ValueType::MicroTime => Some(Node::Null),
             _ => None,
         },
         _ => None,
@@ -533,6 +533,14 @@ impl<'de> Entries<'_, 'de> {
     /// The next entry that was written.
     fn next_written(&mut self) -> Option<(Cow<'de, str>, Node<'de>)> {
         let (key, node) = self.entries.next()?;
+        let is_empty = match &node {
+            Node::Null => true,
+            Node::String(text) => text.is_empty(),
+            _ => false,
+        };
+        if is_empty && matches!(self.path, Path::Root) && matches!(&*key, "apiVersion" | "kind") {
+            return self.next_written();
+        }
         // Of an unknown field only that is told, and once.
         let is_known = !self.is_struct || self.knows(&key);
         if self.duplicates.note(key.clone()) && is_known {

@@ -7,15 +7,12 @@ use serde_json::Value;
 use crate::{
     check,
     field::{ErrorList, Path},
-    shape,
-    strategy::{Behaviour, Column, Shape},
+    strategy::{Behaviour, Column},
     table::{AGE, NAME, age, column, name},
     zero::list,
 };
 
 impl Behaviour for CSIDriver {
-    const SHAPE: Shape<Self> = shape!(generation: spec);
-
     fn default_fields(&mut self) {
         let spec = &mut self.spec;
         spec.attach_required.get_or_insert(true);
@@ -32,6 +29,26 @@ impl Behaviour for CSIDriver {
         if list(&spec.volume_lifecycle_modes).is_empty() {
             spec.volume_lifecycle_modes = Some(vec!["Persistent".to_owned()]);
         }
+    }
+
+    fn prepare_for_update(&mut self, old: &Self) {
+        // The generation counts changes only: a new object has none.
+        let changes = i64::from(self.spec != old.spec);
+        let generation = old.metadata.generation.unwrap_or_default() + changes;
+        self.metadata.generation = (generation > 0).then_some(generation);
+    }
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        let spec = &self.spec;
+        let is_unset = spec.service_account_token_in_secrets.is_none();
+        if list(&spec.token_requests).is_empty() || !is_unset {
+            return Vec::new();
+        }
+        vec![
+            "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to \
+             true to prevent possible logging of tokens in volume attributes"
+                .to_owned(),
+        ]
     }
 
     fn validate(&self) -> ErrorList {

@@ -41,7 +41,8 @@ impl Behaviour for StorageClass {
         for (index, term) in terms.iter().enumerate() {
             let path = Path::new("allowedTopologies").index(index);
             check::topology_selector_term(term, &path, &mut errors);
-            for _ in terms[..index].iter().filter(|other| is_same(term, other)) {
+            let selects_nothing = list(&term.match_label_expressions).is_empty();
+            if selects_nothing || terms[..index].iter().any(|other| is_same(term, other)) {
                 errors.push(path.child("matchLabelExpressions").duplicate(""));
             }
         }

@@ -29,6 +29,7 @@ use crate::{
     query::Query,
     respond::{self, Output},
     server::Context,
+    strategy,
 };
 
 const GROUP: &str = "authorization.k8s.io";
@@ -51,7 +52,7 @@ impl Handler for SubjectAccessReviews {
         let context = call.context;
         let mut review: SubjectAccessReview = decode::review(context, call.body).await?;
         let errors = check_subject(&review.spec);
-        refuse("SubjectAccessReview", &errors)?;
+        refuse(&errors)?;
         review.status = Some(answer(&*self.0, &review.spec).await);
         send(context, &review)
     }
@@ -63,7 +64,7 @@ impl Handler for LocalSubjectAccessReviews {
         let context = call.context;
         let mut review: LocalSubjectAccessReview = decode::review(context, call.body).await?;
         let namespace = &context.info.namespace;
-        review.metadata.namespace = Some(namespace.clone());
+        strategy::match_namespace(&mut review.metadata, true, namespace)?;
         let mut errors = check_subject(&review.spec);
         if let Some(attributes) = &review.spec.resource_attributes {
             let given = attributes.namespace.as_deref().unwrap_or_default();
@@ -77,7 +78,7 @@ impl Handler for LocalSubjectAccessReviews {
             let detail = "disallowed on this kind of request";
             errors.push(path.invalid(to_value(attributes), detail));
         }
-        refuse("LocalSubjectAccessReview", &errors)?;
+        refuse(&errors)?;
         review.status = Some(answer(&*self.0, &review.spec).await);
         send(context, &review)
     }
@@ -97,7 +98,7 @@ impl Handler for SelfSubjectAccessReviews {
             resource_attributes: review.spec.resource_attributes.clone(),
             non_resource_attributes: review.spec.non_resource_attributes.clone(),
         };
-        refuse("SelfSubjectAccessReview", &check_attributes(&spec))?;
+        refuse(&check_attributes(&spec))?;
         review.status = Some(answer(&*self.0, &spec).await);
         send(context, &review)
     }
@@ -144,6 +145,7 @@ impl Handler for SelfSubjectRulesReviews {
             }
         }
         review.status = Some(status);
+        review.spec.namespace = None;
         send(context, &review)
     }
 }
@@ -153,11 +155,12 @@ fn send(context: &Context, review: &impl Serialize) -> Result<Response<Body>, Ap
     respond::review(&output, review)
 }
 
-fn refuse(kind: &str, errors: &ErrorList) -> Result<(), ApiError> {
+/// Upstream names the group, but neither kind nor object.
+fn refuse(errors: &ErrorList) -> Result<(), ApiError> {
     if errors.is_empty() {
         Ok(())
     } else {
-        Err(ApiError::invalid(GROUP, kind, "", errors))
+        Err(ApiError::invalid(GROUP, "", "", errors))
     }
 }
 

@@ -142,6 +142,15 @@ fn compile(
     let name = requirement.field.as_str();
     let field = match name {
         "metadata.name" => Field::Name,
+        // These kinds are in no namespace, and their own words for it have no such field.
+        "metadata.namespace"
+            if matches!(
+                resource.kind.kind.as_str(),
+                "Node" | "CertificateSigningRequest" | "ResourceSlice"
+            ) =>
+        {
+            return Err(unsupported_field(&resource.kind, name, true));
+        }
         "metadata.namespace" => Field::Namespace,
         _ => Field::Selectable(selectable(resource, cache, name)?),
     };
@@ -162,12 +171,12 @@ fn selectable(resource: &Resource, cache: &Cache, name: &str) -> Result<usize, S
     };
     let Some(conversion) = resource.conversion else {
         let own_fields = !cache.selectable_fields().is_empty();
-        return position(name).ok_or_else(|| unsupported_field(name, own_fields));
+        return position(name).ok_or_else(|| unsupported_field(&resource.kind, name, own_fields));
     };
     let served = resource.kind.strategy.selectable_field_names();
     let found = served.iter().any(|field| field == name);
     found
         .then(|| position(&conversion.stored_field(name)))
         .flatten()
-        .ok_or_else(|| unsupported_field(name, !served.is_empty()))
+        .ok_or_else(|| unsupported_field(&resource.kind, name, !served.is_empty()))
 }

@@ -4,7 +4,10 @@ use std::{ops::Bound, sync::Arc};
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use coracle_api::selector::{FieldSelector, LabelSelector, SelectorError};
+use coracle_api::{
+    decode::go,
+    selector::{FieldSelector, LabelSelector, SelectorError},
+};
 use coracle_store::Revision;
 use http::Response;
 use serde::{Deserialize, Serialize};
@@ -255,9 +258,12 @@ fn read_token(text: &str, prefix: &str) -> Result<(String, i64), ApiError> {
     let json = URL_SAFE_NO_PAD
         .decode(text)
         .map_err(|error| invalid(&error))?;
-    let token: Token = serde_json::from_slice(&json).map_err(|error| invalid(&error))?;
+    let token: Token = serde_json::from_slice(&json).map_err(|error| {
+        let error = go::syntax_error(&json).unwrap_or_else(|| error.to_string());
+        invalid(&error)
+    })?;
     if token.version != "meta.k8s.io/v1" {
-        return Err(bad(&format!(
+        return Err(invalid(&format!(
             "server does not recognize this encoded version {}",
             token.version
         )));

@@ -21,7 +21,7 @@ mod written;
 use std::sync::Arc;
 
 use axum::body::Body;
-use coracle_api::{Object, Subresource, Verb};
+use coracle_api::{Object, Subresource, Verb, kinds};
 use http::{Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
@@ -32,6 +32,7 @@ use crate::{
     handler::Call,
     options::WriteOptions,
     registry::Resource,
+    request_info::RequestInfo,
     respond::{self, Output},
     server::{ApiServer, Context},
 };
@@ -48,19 +49,26 @@ pub async fn dispatch(
     let found = server
         .registry()
         .find(&info.group, &info.version, &info.resource);
-    let Some(resource) = found else {
-        return Ok(not_found());
-    };
+    let resource = found.ok_or_else(ApiError::unknown_resource)?;
     let subresource = info.subresource.as_str();
     let verbs = match resource.kind.subresource(subresource) {
         _ if subresource.is_empty() => &resource.kind.verbs,
         Some(subresource) => &subresource.verbs,
-        None => return Ok(not_found()),
+        None => return Err(ApiError::unknown_resource()),
     };
+    if !resource.kind.namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
+        return Err(ApiError::unknown_resource());
+    }
     // A proxy passes on every method, also one that stands for no verb.
     let any_method = subresource == "proxy" && info.verb.is_empty();
     if !any_method && !verbs.iter().any(|verb| serves(*verb, &info.verb)) {
         return Err(ApiError::method_not_allowed());
+    }
+    if subresource.is_empty() && !is_complete(info, resource.kind.namespaced) {
+        return Err(ApiError::method_not_allowed());
+    }
+    if let Some(warning) = kinds::deprecation(&info.group, &info.version, &info.resource) {
+        context.warnings.add(warning.to_owned());
     }
     let handler = server
         .handlers()
@@ -139,8 +147,15 @@ fn serves(verb: Verb, requested: &str) -> bool {
     verb.name() == requested
 }
 
-fn not_found() -> Response<Body> {
-    respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
+/// Whether the path names what the verb is about: one object, or a place for them.
+fn is_complete(info: &RequestInfo, namespaced: bool) -> bool {
+    let is_placed = !namespaced || !info.namespace.is_empty();
+    match info.verb.as_str() {
+        "create" => info.name.is_empty() && is_placed,
+        "deletecollection" => is_placed,
+        "update" | "patch" | "delete" => !info.name.is_empty() && is_placed,
+        _ => true,
+    }
 }
 
 /// Reads a body of a kind that is not the resource's: group, version and kind.

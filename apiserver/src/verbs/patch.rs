@@ -126,14 +126,7 @@ impl PatchRequest {
             (MERGE_PATCH, _) => Form::Merge,
             (STRATEGIC_PATCH, Some(schema)) => Form::Strategic(schema),
             (APPLY_PATCH, _) => Form::Apply(Document::default()),
-            (_, Some(_)) => {
-                let accepted = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
-                return Err(ApiError::unsupported_media_type(&accepted));
-            }
-            (_, None) => {
-                let accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH];
-                return Err(ApiError::unsupported_media_type(&accepted));
-            }
+            _ => return Err(ApiError::unsupported_patch_type()),
         };
         let query = Query::parse(context.query());
         let output = Output::negotiate(context.headers(), &query)?;

@@ -21,8 +21,12 @@ pub fn os(spec: &PodSpec, name: &str, path: &Path, errors: &mut ErrorList) {
         "linux" => linux(spec, path, errors),
         "windows" => windows(spec, path, errors),
         _ => {
-            let path = path.child("os.name");
-            check::required_one_of(name, &["linux", "windows"], &path, errors);
+            let path = path.child("os");
+            if name.is_empty() {
+                errors.push(path.child("name").required(""));
+            } else {
+                check::one_of(name, &["linux", "windows"], &path, errors);
+            }
         }
     }
 }
