@@ -1,6 +1,7 @@
 //! API tests: the real binary, without a node, mostly with its store in memory; and the controllers
 //! killed over and over.
 
+mod access;
 mod crash;
 mod encryption;
 mod etcd;
