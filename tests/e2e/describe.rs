@@ -32,7 +32,10 @@ fn every_kind_is_described() {
         &["Name: settings", "color: ---- blue"],
     );
     describes("secret password", &["Type: Opaque", "word: 4 bytes"]);
-    describes("serviceaccount robot", &["Name: robot", "Tokens: <none>"]);
+    describes(
+        "serviceaccount robot",
+        &["Name: robot", "Image pull secrets: <none>"],
+    );
     describes(
         "deployment web",
         &[

@@ -160,12 +160,12 @@ pub fn encoded_watch_frame(event_type: &str, object: &[u8]) -> Vec<u8> {
 /// `metadata` is that of the list, as JSON.
 ///
 /// # Errors
-/// When the kind of list is not known, or an item is no encoded object.
-pub fn list<'a>(
+/// When the kind of list is not known, or an item could not be encoded.
+pub fn list<Item: AsRef<[u8]>>(
     api_version: &str,
     kind: &str,
     metadata: &Value,
-    items: impl Iterator<Item = &'a [u8]>,
+    items: impl Iterator<Item = Result<Item, ProtobufError>>,
 ) -> Result<Vec<u8>, ProtobufError> {
     let mut bytes = Vec::new();
     let empty = serde_json::json!({
@@ -185,7 +185,9 @@ pub fn list<'a>(
         encode::object(&empty, of, kind, bytes)?;
         let number = of.field("items").map_or(2, |field| field.number);
         for item in items {
-            let envelope = item.strip_prefix(&MAGIC).ok_or(ProtobufError::NoMagic)?;
+            let item = item?;
+            let envelope = item.as_ref().strip_prefix(&MAGIC);
+            let envelope = envelope.ok_or(ProtobufError::NoMagic)?;
             wire::bytes(bytes, number, decode::envelope(envelope)?.raw);
         }
         Ok(())

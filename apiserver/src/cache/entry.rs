@@ -237,14 +237,24 @@ impl Entry {
 
     /// The object in protobuf. Encoded at the first call and kept.
     pub fn protobuf(&self) -> Result<Bytes, ProtobufError> {
+        let bytes = self.protobuf_once()?;
         let kept = &self.derived.get_or_init(Box::default).protobuf;
-        if let Some(bytes) = kept.get() {
+        Ok(kept.get_or_init(|| bytes).clone())
+    }
+
+    /// The same, not kept when it was not kept before: for lists, or there would soon be one
+    /// beside every object.
+    pub fn protobuf_once(&self) -> Result<Bytes, ProtobufError> {
+        let kept = self
+            .derived
+            .get()
+            .and_then(|derived| derived.protobuf.get());
+        if let Some(bytes) = kept {
             return Ok(bytes.clone());
         }
         #[cfg(test)]
         parsed::count();
-        let bytes = Bytes::from(protobuf::from_json(&self.json())?);
-        Ok(kept.get_or_init(|| bytes).clone())
+        Ok(protobuf::from_json(&self.json())?.into())
     }
 }
 

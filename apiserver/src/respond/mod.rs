@@ -109,9 +109,21 @@ pub fn list(
     meta: &ListMeta,
 ) -> Result<Response<Body>, ApiError> {
     let metadata = serde_json::to_vec(meta).map_err(ApiError::internal)?;
+    let (kind, version) = (resource.kind.list_kind(), resource.kind.api_version());
     let pieces = match output.transform {
+        // Object by object: the whole list as parsed JSON would be many times its size.
+        Transform::None
+            if output.media == Media::Protobuf
+                && resource.conversion.is_none()
+                && protobuf::is_supported(&version, &kind) =>
+        {
+            let metadata = serde_json::to_value(meta).map_err(ApiError::internal)?;
+            let items = entries.iter().map(|entry| entry.protobuf_once());
+            let list = protobuf::list(&version, &kind, &metadata, items);
+            let list = Pieces::one(list.map_err(ApiError::internal)?.into());
+            return deliver(output, StatusCode::OK, list, output.media.content_type());
+        }
         Transform::None => {
-            let (kind, version) = (resource.kind.list_kind(), resource.kind.api_version());
             let items = entries
                 .iter()
                 .map(|entry| match resource.conversion {
@@ -220,6 +232,16 @@ fn not_acceptable(message: String) -> ApiError {
 /// Encodes JSON as negotiated.
 fn send(output: &Output, code: StatusCode, pieces: Pieces) -> Result<Response<Body>, ApiError> {
     let (pieces, content_type) = encode(output, pieces)?;
+    deliver(output, code, pieces, content_type)
+}
+
+/// Sends a body as it is, or compressed.
+fn deliver(
+    output: &Output,
+    code: StatusCode,
+    pieces: Pieces,
+    content_type: &str,
+) -> Result<Response<Body>, ApiError> {
     let mut response = Response::builder()
         .status(code)
         .header(header::CONTENT_TYPE, content_type);

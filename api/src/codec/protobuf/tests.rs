@@ -140,7 +140,7 @@ fn a_list_takes_encoded_items() {
         "v1",
         "ConfigMapList",
         &json!({"resourceVersion": "7"}),
-        items.iter().map(Vec::as_slice),
+        items.iter().map(Ok),
     );
     let json = to_json(&bytes.unwrap(), "", "").unwrap();
     assert_eq!(
