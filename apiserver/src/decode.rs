@@ -2,6 +2,7 @@
 //!
 //! Unknown and repeated fields are ignored, warned about or refused, as `fieldValidation` says.
 
+mod go;
 pub mod type_meta;
 
 use std::{any::Any, sync::Arc};
@@ -108,16 +109,24 @@ pub async fn review<T: Typed>(context: &Context, body: Body) -> Result<T, ApiErr
 }
 
 /// The same for an object that is the result of a patch, in which `problems` were found
-/// already.
+/// already. `strategic`: the patch as it was sent, when it
+/// was a strategic merge patch.
 pub fn patched(
     kind: &Expected,
     json: &[u8],
+    strategic: Option<&[u8]>,
     mut problems: Vec<String>,
     validation: FieldValidation,
     warnings: &Warnings,
 ) -> Result<Box<dyn Object>, ApiError> {
     let invalid = |why: String| {
-        let sent = String::from_utf8_lossy(json).into_owned();
+        let (sent, why) = match strategic {
+            Some(patch) => {
+                let patch = serde_json::from_slice(patch).unwrap_or_default();
+                (go::printed(&patch), go::for_maps(&why))
+            }
+            None => (String::from_utf8_lossy(json).into_owned(), why),
+        };
         ApiError::invalid("", "", "", &vec![Path::new("patch").invalid(sent, why)])
     };
     let decoded = tolerant(kind, json, json, &mut problems);

@@ -177,7 +177,14 @@ impl PatchRequest {
         };
         let json = serde_json::to_vec(&patched).map_err(ApiError::internal)?;
         let validation = self.options.field_validation;
-        decode::patched(kind, &json, problems, validation, &context.warnings)
+        decode::patched(
+            kind,
+            &json,
+            matches!(self.form, Form::Strategic(_)).then_some(&*self.body),
+            problems,
+            validation,
+            &context.warnings,
+        )
     }
 
     /// Keys that stand twice in a configuration are refused, warned about or ignored.

@@ -1,0 +1,124 @@
+//! Go's words for the result of a strategic merge patch that is not of the kind's types.
+//!
+//! Upstream reads such a result from maps instead of JSON, and so says the same things otherwise.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// A value as Go prints it with `%+v`.
+pub fn printed(value: &Value) -> String {
+    let mut out = String::new();
+    print(value, &mut out);
+    out
+}
+
+fn print(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("<nil>"),
+        Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
+        // Writing to a string cannot fail.
+        Value::Number(number) => drop(write!(out, "{number}")),
+        Value::String(text) => out.push_str(text),
+        Value::Array(items) => {
+            out.push('[');
+            separated(items, out, |item, out| print(item, out));
+            out.push(']');
+        }
+        Value::Object(members) => {
+            out.push_str("map[");
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_unstable_by_key(|(key, _)| *key);
+            separated(sorted, out, |(key, value), out| {
+                out.push_str(key);
+                out.push(':');
+                print(value, out);
+            });
+            out.push(']');
+        }
+    }
+}
+
+fn separated<T>(
+    items: impl IntoIterator<Item = T>,
+    out: &mut String,
+    mut each: impl FnMut(T, &mut String),
+) {
+    for (index, item) in items.into_iter().enumerate() {
+        if index > 0 {
+            out.push(' ');
+        }
+        each(item, out);
+    }
+}
+
+/// What a mismatch of types that was told for JSON is told as for maps. Anything else stays.
+pub fn for_maps(why: &str) -> String {
+    mismatch(why).unwrap_or_else(|| why.to_owned())
+}
+
+fn mismatch(why: &str) -> Option<String> {
+    let rest = &why[why.find("json: cannot unmarshal ")? + "json: cannot unmarshal ".len()..];
+    let (value, rest) = rest.split_once(" into Go ")?;
+    let (_, of) = rest.rsplit_once(" of type ")?;
+    let (kind, from) = match value.split(' ').next()? {
+        "number" if value.contains('.') => ("float64", "float64"),
+        "number" => ("int64", "int64"),
+        "object" => ("map", "map[string]interface {}"),
+        "array" => ("slice", "[]interface {}"),
+        other => (other, other),
+    };
+    let number = |name: &str| name.starts_with("int") || name.starts_with("float");
+    Some(if of.starts_with("map[") {
+        format!("cannot restore map from {kind}")
+    } else if of.starts_with("[]") {
+        format!("cannot restore slice from {kind}")
+    } else if of == "string" || of == "bool" || number(of) {
+        // What Go could convert, though JSON does not.
+        if (number(from) && number(of)) || (from == "int64" && of == "string") {
+            format!("cannot convert {from} to {of}")
+        } else {
+            format!("unrecognized type: {of}")
+        }
+    } else {
+        format!("cannot restore struct from: {kind}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_printed_as_by_go() {
+        let value = json!({"b": [1, "x", null], "a": {"c": true}});
+        assert_eq!(printed(&value), "map[a:map[c:true] b:[1 x <nil>]]");
+    }
+
+    #[test]
+    fn mismatches_are_told_for_maps() {
+        for (value, of, expected) in [
+            (
+                "string",
+                "map[string]string",
+                "cannot restore map from string",
+            ),
+            ("object", "[]v1.Container", "cannot restore slice from map"),
+            ("array", "v1.PodSpec", "cannot restore struct from: slice"),
+            ("number", "string", "cannot convert int64 to string"),
+            ("number 1.5", "int32", "cannot convert float64 to int32"),
+            ("bool", "string", "unrecognized type: string"),
+        ] {
+            let why = format!(
+                "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal {value} into Go struct field PodSpec.spec.x of type {of}"
+            );
+            assert_eq!(for_maps(&why), expected);
+        }
+        assert_eq!(
+            for_maps("strict decoding error: x"),
+            "strict decoding error: x"
+        );
+    }
+}
