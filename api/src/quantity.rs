@@ -134,7 +134,7 @@ impl Amount {
     /// Rounded, away from zero, to a thousandth.
     pub fn round_up_to_milli(self) -> Self {
         Amount {
-            nano: divide_up(self.nano, NANO / 1000) * (NANO / 1000),
+            nano: divide_up(self.nano, NANO / 1000).saturating_mul(NANO / 1000),
             ..self
         }
     }
@@ -154,7 +154,7 @@ impl Amount {
     /// The difference. It is written as this one is, unless this one is zero.
     pub fn minus(self, other: Self) -> Self {
         self.plus(Amount {
-            nano: -other.nano,
+            nano: other.nano.saturating_neg(),
             ..other
         })
     }
@@ -198,12 +198,12 @@ impl fmt::Display for Amount {
         if self.nano == 0 {
             return f.write_str("0");
         }
-        let is_small = self.nano.abs() < 1024 * NANO;
+        let is_small = self.nano.unsigned_abs() < (1024 * NANO).unsigned_abs();
         match self.format {
             Format::BinarySi if !is_small && self.is_integer() => {
                 let mut number = self.nano / NANO;
                 let mut power = 0;
-                while number % 1024 == 0 {
+                while number % 1024 == 0 && power + 1 < BINARY_SUFFIXES.len() {
                     number /= 1024;
                     power += 1;
                 }
@@ -379,6 +379,18 @@ fn is_kept(text: &str, amount: Amount) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_beyond_all_bounds_do_not_overflow() {
+        let most = Amount::parse(&"9".repeat(45)).unwrap();
+        assert_eq!(most.round_up_to_milli().value(), i64::MAX);
+        let least = Amount::ZERO.minus(most).minus(most);
+        assert!(Amount::ZERO.minus(least).is_positive());
+        assert!(!least.to_string().is_empty());
+        let quarter = Amount::parse("4Ei").unwrap();
+        let sum = (0..256).fold(Amount::ZERO, |sum, _| sum.plus(quarter));
+        assert_eq!(sum.to_string(), "1024Ei");
+    }
 
     #[test]
     fn a_quantity_is_written_in_canonical_form() {

@@ -4,6 +4,7 @@ mod device_class;
 mod resource_claim;
 mod resource_claim_template;
 mod resource_slice;
+mod validation;
 
 use k8s_openapi::api::resource::v1::{
     DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice,

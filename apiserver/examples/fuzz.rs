@@ -2,7 +2,7 @@
 //! bodies, the four patches, selectors, continue tokens and bearer tokens.
 //!
 //! `fuzz DECODER SECONDS [SEED]`; see `fuzz/README.md`. It ends with a failure on the first panic,
-//! on an answer that takes more than a second, and when memory grows beyond [`MAX_RESIDENT_BYTES`].
+//! on an answer that takes more than [`SLOWEST`], and when memory grows beyond [`MAX_RESIDENT_BYTES`].
 
 use std::{
     fs, panic,
@@ -12,12 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use coracle_apiserver::{
     Config, Lookup, Plugins,
     authn::{
         Requests, Tokens,
+        oidc::Anonymous,
         service_accounts::{ServiceAccounts, SigningKey},
     },
     testing::TestServer,
@@ -26,7 +28,8 @@ use http::{Method, Request, header};
 use serde_json::json;
 
 const MAX_RESIDENT_BYTES: u64 = 1 << 30;
-const SLOWEST: Duration = Duration::from_secs(1);
+/// A continue token of the future is waited for three seconds.
+const SLOWEST: Duration = Duration::from_secs(5);
 const MAX_INPUT_BYTES: usize = 64 << 10;
 const ISSUER: &str = "https://kubernetes.default.svc";
 
@@ -350,8 +353,12 @@ async fn start() -> TestServer {
         ));
         let audiences = accounts.audiences().to_vec();
         let tokens = Arc::new(Tokens::new(vec![accounts], audiences));
+        let anonymous = Arc::new(ArcSwap::from_pointee(Anonymous {
+            enabled: true,
+            ..Anonymous::default()
+        }));
         Plugins {
-            authenticator: Arc::new(Requests::new(vec![tokens], true)),
+            authenticator: Arc::new(Requests::new(vec![tokens], anonymous)),
             ..Plugins::default()
         }
     })

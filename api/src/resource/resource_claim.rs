@@ -4,18 +4,35 @@ use jiff::Timestamp;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde_json::Value;
 
+use super::validation;
 use crate::{
+    check,
+    field::{ErrorList, Path},
     shape,
-    strategy::{Behaviour, Shape, StatusMeta},
-};
-use crate::{
-    strategy::Column,
+    strategy::{Behaviour, Column, Shape, StatusMeta},
     table::{AGE, NAME, age, column, name},
     zero::list,
 };
 
 impl Behaviour for ResourceClaim {
     const SHAPE: Shape<Self> = shape!(status, StatusMeta::Keep);
+
+    fn default_fields(&mut self) {
+        validation::default_claim(self.spec.devices.as_mut());
+    }
+
+    fn validate(&self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let devices = self.spec.devices.as_ref();
+        validation::claim(devices, &Path::new("spec.devices"), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        check::immutable(&self.spec, &old.spec, &Path::new("spec"), &mut errors);
+        errors
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
@@ -48,5 +65,15 @@ impl Behaviour for ResourceClaim {
             Value::from(state),
             age(&self.metadata, now),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects() {
+        crate::testing::run::<ResourceClaim>(include_str!("../../testdata/resource_claim.yaml"));
     }
 }

@@ -4,13 +4,42 @@ use jiff::Timestamp;
 use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use serde_json::Value;
 
-use crate::strategy::Behaviour;
+use super::validation;
 use crate::{
-    strategy::Column,
+    check,
+    field::{ErrorList, Path},
+    strategy::{Behaviour, Column},
     table::{AGE, NAME, age, name},
 };
 
 impl Behaviour for ResourceClaimTemplate {
+    fn default_fields(&mut self) {
+        validation::default_claim(self.spec.spec.devices.as_mut());
+    }
+
+    fn validate(&self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let path = Path::new("spec.metadata");
+        if let Some(metadata) = &self.spec.metadata {
+            let labels = metadata.labels.as_ref();
+            check::annotations(
+                metadata.annotations.as_ref(),
+                &path.child("annotations"),
+                &mut errors,
+            );
+            check::labels(labels, &path.child("labels"), &mut errors);
+        }
+        let devices = self.spec.spec.devices.as_ref();
+        validation::claim(devices, &Path::new("spec.spec.devices"), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, old: &Self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        check::immutable(&self.spec, &old.spec, &Path::new("spec"), &mut errors);
+        errors
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[NAME, AGE];
         COLUMNS
@@ -18,5 +47,17 @@ impl Behaviour for ResourceClaimTemplate {
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {
         vec![name(&self.metadata), age(&self.metadata, now)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects() {
+        crate::testing::run::<ResourceClaimTemplate>(include_str!(
+            "../../testdata/resource_claim_template.yaml"
+        ));
     }
 }
