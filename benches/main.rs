@@ -6,12 +6,16 @@
 #[path = "../tests/e2e/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
+#[path = "../tests/fakes/nodes.rs"]
+#[allow(dead_code)]
+mod fakes;
 
 mod api;
 mod limits;
 mod node;
 mod process;
 mod report;
+mod workloads;
 
 fn main() {
     // `cargo bench` passes flags of its own; the first word that is none selects benchmarks.
@@ -29,6 +33,9 @@ fn main() {
     }
     if wanted("limits") {
         runtime.block_on(limits::run());
+    }
+    if wanted("workloads") {
+        runtime.block_on(workloads::run());
     }
     if wanted("node") {
         if nix::unistd::geteuid().is_root() {

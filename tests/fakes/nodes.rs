@@ -33,7 +33,7 @@ const CONCURRENCY: usize = 32;
 
 /// The nodes run until this is dropped.
 pub struct FakeNodes {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl FakeNodes {
@@ -42,13 +42,22 @@ impl FakeNodes {
     /// # Panics
     /// The API does not take a node.
     pub async fn start(client: Client, count: usize) -> Self {
+        let mut nodes = Self::idle(client.clone(), count).await;
+        nodes.tasks.spawn(run_pods(client));
+        nodes
+    }
+
+    /// As [`FakeNodes::start`], but nothing becomes of the pods.
+    ///
+    /// # Panics
+    /// The API does not take a node.
+    pub async fn idle(client: Client, count: usize) -> Self {
         stream::iter(0..count)
             .for_each_concurrent(CONCURRENCY, |number| register(client.clone(), number))
             .await;
         let mut tasks = JoinSet::new();
-        tasks.spawn(run_pods(client.clone()));
         tasks.spawn(renew(client, count));
-        FakeNodes { _tasks: tasks }
+        FakeNodes { tasks }
     }
 }
 
