@@ -35,6 +35,7 @@ mod owner;
 mod percent;
 mod pods;
 mod replica_set;
+mod resource_claim;
 mod resource_quota;
 mod service_account_tokens;
 mod service_accounts;
@@ -115,6 +116,11 @@ pub const TABLE: &[Controller] = &[
         name: "resourcequota-controller",
         account: "resourcequota-controller",
         run: |context, shutdown| Box::pin(resource_quota::run(context, shutdown)),
+    },
+    Controller {
+        name: "resourceclaim-controller",
+        account: "resource-claim-controller",
+        run: |context, shutdown| Box::pin(resource_claim::run(context, shutdown)),
     },
     Controller {
         name: "persistentvolume-binder-controller",
