@@ -103,6 +103,8 @@ impl Cluster {
                 "/dev/null",
                 "--node-name",
                 "node-1",
+                "--horizontal-pod-autoscaler-sync-period",
+                "3s",
                 "--data-dir",
             ])
             .arg(&self.data_dir)
@@ -138,13 +140,22 @@ impl Cluster {
 
     /// Writes a busybox image of this name and loads it.
     pub fn import_image(&self, image: &str, version: &str) {
-        let file = self.data_dir.join(format!("image-{version}.tar"));
-        let script =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/examples/hello/image.sh");
-        run(
-            script,
-            [OsStr::new(image), file.as_os_str(), OsStr::new(version)],
-        );
+        self.import(image, version, None);
+    }
+
+    /// The same for an image whose containers run this file, which stands below `tests/e2e`.
+    pub fn import_stand_in(&self, image: &str, version: &str, script: &str) {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e");
+        self.import(image, version, Some(&tests.join(script)));
+    }
+
+    fn import(&self, image: &str, version: &str, script: Option<&Path>) {
+        let name = image.replace(['/', ':'], "-");
+        let file = self.data_dir.join(format!("image-{name}.tar"));
+        let maker = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/examples/hello/image.sh");
+        let mut arguments = vec![OsStr::new(image), file.as_os_str(), OsStr::new(version)];
+        arguments.extend(script.map(Path::as_os_str));
+        run(maker, arguments);
         let imported = self
             .command(binary())
             .args(["images", "import", "--data-dir"])

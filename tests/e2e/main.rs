@@ -3,6 +3,7 @@
 //! All run against one shared cluster, each in a namespace of its own, except those that break
 //! things, which start a cluster for themselves. See [`cluster::Cluster`].
 
+mod autoscale;
 mod cluster;
 mod delete;
 mod describe;
@@ -11,4 +12,6 @@ mod pods;
 mod read;
 mod recovery;
 mod rollout;
+mod storage;
+mod workloads;
 mod write;

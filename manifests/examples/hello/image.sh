@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Writes a container image (an OCI archive) around the static busybox of Debian's package.
 #
-#   image.sh NAME FILE [VERSION]
+#   image.sh NAME FILE [VERSION] [SCRIPT]
 #
 # NAME is the image's reference, for example docker.io/library/hello:1.0; the image's
-# environment has VERSION (default 1.0). No registry, no container tool is needed.
+# environment has VERSION (default 1.0). What a container runs that is not told otherwise is
+# SCRIPT, or a shell. No registry, no container tool is needed.
 set -euo pipefail
 
 name=${1:?usage: image.sh NAME FILE [VERSION]}
 file=${2:?usage: image.sh NAME FILE [VERSION]}
 version=${3:-1.0}
+script=${4:-}
 busybox=$(command -v busybox) || { echo "image.sh: no busybox on the PATH: apt-get install busybox-static" >&2; exit 1; }
 
 case $(uname -m) in
@@ -30,6 +32,12 @@ done
 printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
 
+command='"sh"'
+if [ -n "$script" ]; then
+  install -m 755 "$script" "$root/bin/start"
+  command='"start"'
+fi
+
 layer=$work/layer.tar
 tar --create --file "$layer" --directory "$root" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner .
 
@@ -45,7 +53,7 @@ size() { stat --format=%s "$blobs/$1"; }
 layer_digest=$(blob "$layer")
 cat >"$work/config.json" <<JSON
 {"architecture":"$architecture","os":"linux",
- "config":{"Env":["PATH=/bin","VERSION=$version"],"Cmd":["sh"],"WorkingDir":"/"},
+ "config":{"Env":["PATH=/bin","VERSION=$version"],"Cmd":[$command],"WorkingDir":"/"},
  "rootfs":{"type":"layers","diff_ids":["sha256:$layer_digest"]}}
 JSON
 config_digest=$(blob "$work/config.json")
