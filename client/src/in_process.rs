@@ -1,17 +1,21 @@
 //! A `kube::Client` that calls the API server's router directly: no socket and no TLS, but the
 //! same authorisation, admission and flow control as over the wire.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
 use coracle_api::Identity;
 use http::{HeaderValue, Request, Response, header};
 use tower::{Service, ServiceExt as _};
+
+use crate::zero_times;
 
 /// A client whose requests `router` answers in this process, as `identity`.
 ///
 /// `router` is the service that the HTTPS listener serves too.
 pub fn in_process<S>(router: S, identity: Identity) -> kube::Client
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = std::convert::Infallible>
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
         + Clone
         + Send
         + 'static,
@@ -25,9 +29,10 @@ where
             .entry(header::USER_AGENT)
             .or_insert_with(|| agent.clone());
         parts.extensions.insert(identity.clone());
-        router
+        let answer = router
             .clone()
-            .oneshot(Request::from_parts(parts, Body::new(body)))
+            .oneshot(Request::from_parts(parts, Body::new(body)));
+        async move { Ok::<_, Infallible>(answer.await?.map(zero_times::spelled_out)) }
     });
     kube::Client::new(service, "default")
 }

@@ -438,10 +438,10 @@ async fn follow<K: Cached>(source: &Source<K>, informer: &Informer<K>, mut versi
     loop {
         let started = tokio::time::Instant::now();
         if let Err(error) = watch_once(source, informer, &mut version).await {
-            tracing::debug!(kind = %K::kind(&()), %error, "watch failed");
             if matches!(&error, kube::Error::Api(status) if status.code == 410) {
                 return;
             }
+            tracing::warn!(kind = %K::kind(&()), %error, "watch failed, trying again");
         }
         // A server that ends watches as soon as they start is not asked in a tight loop.
         if started.elapsed() > MAX_DELAY {

@@ -9,6 +9,7 @@ mod informer;
 mod leader;
 mod queue;
 mod recorder;
+mod zero_times;
 
 pub use ensure::ensure;
 pub use in_process::in_process;
