@@ -11,7 +11,6 @@ use std::{
 };
 
 use axum::body::{Body, Bytes};
-use http_body_util::BodyExt as _;
 
 /// The required times of the API, being zero.
 const NULLS: [&[u8]; 2] = [
@@ -111,6 +110,7 @@ fn unfinished(data: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use futures::stream;
+    use http_body_util::BodyExt as _;
 
     use super::*;
 

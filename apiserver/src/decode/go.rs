@@ -22,7 +22,7 @@ fn print(value: &Value, out: &mut String) {
         Value::String(text) => out.push_str(text),
         Value::Array(items) => {
             out.push('[');
-            separated(items, out, |item, out| print(item, out));
+            separated(items, out, print);
             out.push(']');
         }
         Value::Object(members) => {
