@@ -317,4 +317,40 @@ mod tests {
             }
         }
     }
+
+    /// Where a kind is kept is known to whoever reads or restores an etcd without an API server.
+    #[test]
+    fn objects_are_kept_where_upstream_keeps_them() {
+        let elsewhere = [
+            ("", "endpoints", "services/endpoints"),
+            ("", "nodes", "minions"),
+            ("", "replicationcontrollers", "controllers"),
+            ("", "services", "services/specs"),
+            (
+                "apiextensions.k8s.io",
+                "customresourcedefinitions",
+                "apiextensions.k8s.io/customresourcedefinitions",
+            ),
+            (
+                "apiregistration.k8s.io",
+                "apiservices",
+                "apiregistration.k8s.io/apiservices",
+            ),
+            ("networking.k8s.io", "ingresses", "ingress"),
+        ];
+        for kind in builtin() {
+            let Storage::Own { prefix } = &kind.storage else {
+                continue;
+            };
+            let named = |(group, resource, _): &&(&str, &str, &str)| {
+                (*group, *resource) == (kind.group.as_str(), kind.resource.as_str())
+            };
+            let expected = elsewhere.iter().find(named);
+            let expected = expected.map_or(kind.resource.as_str(), |(_, _, prefix)| prefix);
+            assert_eq!(prefix, expected, "{}", kind.kind);
+        }
+        for (group, resource, _) in elsewhere {
+            assert!(find_resource(group, "v1", resource).is_some(), "{resource}");
+        }
+    }
 }

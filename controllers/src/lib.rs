@@ -26,6 +26,7 @@ mod hash;
 mod history;
 mod job;
 mod labels;
+mod legacy_tokens;
 pub mod local_path;
 mod namespace;
 mod node;
@@ -181,6 +182,11 @@ pub const TABLE: &[Controller] = &[
         name: "serviceaccount-token-controller",
         account: "serviceaccount-token-controller",
         run: |context, shutdown| Box::pin(service_account_tokens::run(context, shutdown)),
+    },
+    Controller {
+        name: "legacy-serviceaccount-token-cleaner-controller",
+        account: "legacy-service-account-token-cleaner",
+        run: |context, shutdown| Box::pin(legacy_tokens::run(context, shutdown)),
     },
     Controller {
         name: "horizontal-pod-autoscaler-controller",

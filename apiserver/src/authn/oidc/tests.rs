@@ -14,6 +14,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::{
+    rand::SystemRandom,
+    rsa::PublicKeyComponents,
+    signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair as _, RsaEncoding, RsaKeyPair},
+};
+
 use super::*;
 use crate::authn::service_accounts::SigningKey;
 
@@ -287,4 +294,116 @@ fn configurations_are_refused_in_upstreams_words() {
     assert!(refused(&nonsense).contains("compilation failed"));
     let foreign = jwt("https://x", "{username: {expression: user.username}}");
     assert!(refused(&foreign).contains("undeclared reference to 'user'"));
+}
+
+/// Of this test alone: nothing trusts it.
+const RSA: &[u8] = include_bytes!("test-rsa.pk8");
+
+/// A key that signs by one algorithm.
+struct Signer {
+    algorithm: &'static str,
+    jwk: Value,
+    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+}
+
+impl Signer {
+    fn rsa(algorithm: &'static str, encoding: &'static dyn RsaEncoding) -> Self {
+        let pair = RsaKeyPair::from_pkcs8(RSA).unwrap();
+        let public: PublicKeyComponents<Vec<u8>> = pair.public().into();
+        let base64 = |number: &[u8]| URL_SAFE_NO_PAD.encode(number);
+        let (n, e) = (base64(&public.n), base64(&public.e));
+        Signer {
+            algorithm,
+            jwk: json!({"kty": "RSA", "kid": algorithm, "n": n, "e": e}),
+            sign: Box::new(move |message| {
+                let mut signature = vec![0; pair.public().modulus_len()];
+                pair.sign(encoding, &SystemRandom::new(), message, &mut signature)
+                    .unwrap();
+                signature
+            }),
+        }
+    }
+
+    fn ecdsa(
+        algorithm: &'static str,
+        curve: &'static str,
+        with: &'static EcdsaSigningAlgorithm,
+    ) -> Self {
+        let random = SystemRandom::new();
+        let key = EcdsaKeyPair::generate_pkcs8(with, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(with, key.as_ref(), &random).unwrap();
+        // An uncompressed point: 4, x, y.
+        let point = &pair.public_key().as_ref()[1..];
+        let (x, y) = point.split_at(point.len() / 2);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        Signer {
+            algorithm,
+            jwk: json!({"kty": "EC", "kid": algorithm, "crv": curve, "x": x, "y": y}),
+            sign: Box::new(move |message| {
+                let signature = pair.sign(&SystemRandom::new(), message).unwrap();
+                signature.as_ref().to_vec()
+            }),
+        }
+    }
+
+    fn token(&self, said: &str, claims: &Value) -> String {
+        let header = json!({"alg": said, "kid": self.algorithm}).to_string();
+        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let signed = format!("{}.{}", encode(&header), encode(&claims.to_string()));
+        let signature = URL_SAFE_NO_PAD.encode((self.sign)(signed.as_bytes()));
+        format!("{signed}.{signature}")
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_good_by_the_algorithm_it_names_and_no_other() {
+    let signers = [
+        Signer::rsa("RS256", &signature::RSA_PKCS1_SHA256),
+        Signer::rsa("RS384", &signature::RSA_PKCS1_SHA384),
+        Signer::rsa("RS512", &signature::RSA_PKCS1_SHA512),
+        Signer::rsa("PS256", &signature::RSA_PSS_SHA256),
+        Signer::rsa("PS384", &signature::RSA_PSS_SHA384),
+        Signer::rsa("PS512", &signature::RSA_PSS_SHA512),
+        Signer::ecdsa(
+            "ES256",
+            "P-256",
+            &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+        ),
+        Signer::ecdsa(
+            "ES384",
+            "P-384",
+            &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+        ),
+    ];
+    let idp = Idp::start().await;
+    let keys: Vec<&Value> = signers.iter().map(|signer| &signer.jwk).collect();
+    *idp.documents.keys.lock() = json!({"keys": keys});
+    let issuers = idp.issuers(PLAIN).unwrap();
+    let expiry = jiff::Timestamp::now().as_second() + 60;
+    let claims = json!({
+        "iss": idp.url, "aud": "kubernetes", "exp": expiry, "sub": "jane", "tenant": "one",
+    });
+    for signer in &signers {
+        for said in SIGNING_ALGORITHMS {
+            let known = user(&issuers, &signer.token(said, &claims)).await;
+            if said == signer.algorithm {
+                assert_eq!(known.unwrap().unwrap().user, "idp:jane", "{said}");
+            } else {
+                let error = known.unwrap_err();
+                assert!(error.contains("failed to verify signature"), "{error}");
+            }
+        }
+        for said in ["none", "HS256", ""] {
+            let error = user(&issuers, &signer.token(said, &claims)).await;
+            let error = error.unwrap_err();
+            assert!(error.contains("unsupported algorithm"), "{error}");
+        }
+    }
+    let mut others: Vec<String> = signers[0]
+        .token("RS256", &claims)
+        .split('.')
+        .map(str::to_owned)
+        .collect();
+    others[1] = URL_SAFE_NO_PAD.encode(claims.to_string().replace("jane", "root"));
+    assert!(user(&issuers, &others.join(".")).await.is_err());
 }
