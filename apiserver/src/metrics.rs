@@ -1,5 +1,8 @@
 //! `/metrics`: what the server counts, under upstream's names.
 
+mod access;
+mod traffic;
+
 use std::{
     sync::atomic::{AtomicI64, AtomicU64},
     time::{Duration, Instant},
@@ -7,6 +10,7 @@ use std::{
 
 use axum::body::Body;
 use http::{Response, StatusCode, header};
+use http_body::Body as _;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -14,12 +18,53 @@ use prometheus_client::{
 };
 
 use crate::{request_info::RequestInfo, server::ApiServer};
+pub use access::{Access, Authenticated};
+pub use traffic::Events;
+use traffic::{Measured, Watches};
 
 /// Upstream's buckets of request durations, in seconds.
 const DURATIONS: [f64; 25] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0,
 ];
+
+/// The same without the time that a request waited for its turn.
+const SLI_DURATIONS: [f64; 21] = [
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
+    30.0, 45.0, 60.0,
+];
+
+/// Upstream's buckets of the sizes of answers, in bytes.
+const SIZES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
+/// Counters that upstream named before there was a custom of ending them in `_total`.
+const UNTOTALLED: [&str; 2] = ["authenticated_user_requests", "authentication_attempts"];
+
+/// Like [`RequestLabels`], where no difference is made for dry runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PlainLabels {
+    verb: &'static str,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: &'static str,
+    component: &'static str,
+}
+
+impl From<RequestLabels> for PlainLabels {
+    fn from(labels: RequestLabels) -> Self {
+        PlainLabels {
+            verb: labels.verb,
+            group: labels.group,
+            version: labels.version,
+            resource: labels.resource,
+            subresource: labels.subresource,
+            scope: labels.scope,
+            component: labels.component,
+        }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -63,6 +108,10 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<CodeLabels, Counter<u64, AtomicU64>>,
     durations: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    sli_durations: Family<PlainLabels, Histogram, fn() -> Histogram>,
+    sizes: Family<PlainLabels, Histogram, fn() -> Histogram>,
+    access: Access,
+    watches: Watches,
     inflight: Family<KindLabels, Gauge<i64, AtomicI64>>,
     longrunning: Family<RequestLabels, Gauge<i64, AtomicI64>>,
     terminated: Counter<u64, AtomicU64>,
@@ -71,8 +120,13 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(DURATIONS);
+        let mut registry = Registry::default();
         let mut metrics = Metrics {
-            registry: Registry::default(),
+            access: Access::register(&mut registry),
+            watches: Watches::register(&mut registry),
+            registry,
+            sli_durations: Family::new_with_constructor(|| Histogram::new(SLI_DURATIONS)),
+            sizes: Family::new_with_constructor(|| Histogram::new(SIZES)),
             requests: Family::default(),
             durations: Family::new_with_constructor(histogram),
             inflight: Family::default(),
@@ -90,6 +144,20 @@ impl Default for Metrics {
             "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component",
             metrics.durations.clone(),
         );
+        registry.register(
+            "apiserver_request_sli_duration_seconds",
+            "Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component",
+            metrics.sli_durations.clone(),
+        );
+        registry.register(
+            "apiserver_response_sizes",
+            "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component",
+            metrics.sizes.clone(),
+        );
+        for request_kind in ["mutating", "readOnly"] {
+            let labels = KindLabels { request_kind };
+            drop(metrics.inflight.get_or_create(&labels));
+        }
         registry.register(
             "apiserver_current_inflight_requests",
             "Maximal number of currently used inflight request limit of this apiserver per request kind in last second",
@@ -122,12 +190,49 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a request that was answered.
-    pub fn answered(&self, info: &RequestInfo, dry_run: bool, code: StatusCode, since: Instant) {
+    /// Who is let in.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The counters of the events that watchers of the kind are sent.
+    pub fn events(&self, kind: &coracle_api::Kind) -> Events {
+        self.watches.of(kind)
+    }
+
+    /// Notes the size of the answer to a read, now or when it was sent.
+    pub fn measure(&self, info: &RequestInfo, response: Response<Body>) -> Response<Body> {
+        let labels = labels(info, false);
+        if info.long_running() || !matches!(labels.verb, "GET" | "LIST") {
+            return response;
+        }
+        let sizes = self.sizes.get_or_create(&labels.into()).clone();
+        match response.body().size_hint().exact() {
+            Some(bytes) => {
+                sizes.observe(bytes as f64);
+                response
+            }
+            None => response.map(|body| Body::new(Measured::new(body, sizes))),
+        }
+    }
+
+    /// Counts a request that was answered. `waited` is how long its turn did not come.
+    pub fn answered(
+        &self,
+        info: &RequestInfo,
+        dry_run: bool,
+        code: StatusCode,
+        since: Instant,
+        waited: Duration,
+    ) {
         let labels = labels(info, dry_run);
         if !info.long_running() {
-            let seconds = since.elapsed().as_secs_f64();
+            let taken = since.elapsed();
+            let seconds = taken.as_secs_f64();
             self.durations.get_or_create(&labels).observe(seconds);
+            let seconds = taken.saturating_sub(waited).as_secs_f64();
+            let labels = labels.clone().into();
+            self.sli_durations.get_or_create(&labels).observe(seconds);
         }
         let labels = CodeLabels {
             verb: labels.verb,
@@ -228,7 +333,7 @@ fn labels(info: &RequestInfo, dry_run: bool) -> RequestLabels {
                 .map_or_else(String::new, known_root)
         },
         scope,
-        component: "apiserver",
+        component: if info.is_resource { "apiserver" } else { "" },
     }
 }
 
@@ -274,11 +379,23 @@ fn classic(text: &str) -> String {
             .map(|rest| ("# HELP ", rest))
             .or_else(|| line.strip_prefix("# TYPE ").map(|rest| ("# TYPE ", rest)));
         match comment.and_then(|(what, rest)| Some((what, rest.split_once(' ')?))) {
-            Some((what, (name, rest))) if counters.contains(&name) => {
+            Some((what, (name, rest)))
+                if counters.contains(&name) && !UNTOTALLED.contains(&name) =>
+            {
                 out.push_str(&format!("{what}{name}_total {rest}\n"));
             }
             _ => {
-                out.push_str(line);
+                let untotalled = UNTOTALLED
+                    .iter()
+                    .find_map(|name| Some((name, line.strip_prefix(*name)?)))
+                    .and_then(|(name, rest)| Some((name, rest.strip_prefix("_total")?)));
+                match untotalled {
+                    Some((name, rest)) => {
+                        out.push_str(name);
+                        out.push_str(rest);
+                    }
+                    None => out.push_str(line),
+                }
                 out.push('\n');
             }
         }
@@ -290,6 +407,9 @@ fn classic(text: &str) -> String {
 fn of_storage(server: &ApiServer) -> String {
     let mut objects = String::from(
         "# HELP apiserver_resource_objects Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_resource_objects gauge\n",
+    );
+    let mut stored = String::from(
+        "# HELP apiserver_storage_objects [DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_storage_objects gauge\n",
     );
     let mut watchers = String::from(
         "# HELP apiserver_registered_watchers Number of currently registered watchers for a given resources\n# TYPE apiserver_registered_watchers gauge\n",
@@ -306,11 +426,15 @@ fn of_storage(server: &ApiServer) -> String {
         else {
             continue;
         };
+        let count = cache.objects().len();
         objects.push_str(&format!(
-            "apiserver_resource_objects{{group=\"{}\",resource=\"{}\"}} {}\n",
-            kind.group,
-            kind.resource,
-            cache.objects().len()
+            "apiserver_resource_objects{{group=\"{}\",resource=\"{}\"}} {count}\n",
+            kind.group, kind.resource,
+        ));
+        let dot = if kind.group.is_empty() { "" } else { "." };
+        stored.push_str(&format!(
+            "apiserver_storage_objects{{resource=\"{}{dot}{}\"}} {count}\n",
+            kind.resource, kind.group,
         ));
         watchers.push_str(&format!(
             "apiserver_registered_watchers{{group=\"{}\",kind=\"{}\",version=\"{}\"}} {}\n",
@@ -320,7 +444,7 @@ fn of_storage(server: &ApiServer) -> String {
             cache.watchers()
         ));
     }
-    objects + &watchers
+    objects + &stored + &watchers
 }
 
 /// What was written to the device, which is what wears it out.
@@ -362,6 +486,18 @@ fn of_process() -> String {
     // Linux counts processor time in hundredths of a second, and pages are of 4 KiB.
     let ticks = Duration::from_millis(10 * (number(11) + number(12)));
     let resident = number(21) * 4096;
+    // Started so many ticks after the machine.
+    let booted = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let booted = booted
+        .lines()
+        .find_map(|line| line.strip_prefix("btime ")?.parse::<u64>().ok());
+    let started = Duration::from_secs(booted.unwrap_or(0)) + Duration::from_millis(10 * number(19));
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let openable = limits.lines().find_map(|line| {
+        let line = line.strip_prefix("Max open files")?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    let openable = openable.unwrap_or(0);
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     format!(
         "# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.\n\
@@ -375,9 +511,16 @@ fn of_process() -> String {
          process_virtual_memory_bytes {}\n\
          # HELP process_open_fds Number of open file descriptors.\n\
          # TYPE process_open_fds gauge\n\
-         process_open_fds {open}\n",
+         process_open_fds {open}\n\
+         # HELP process_max_fds Maximum number of open file descriptors.\n\
+         # TYPE process_max_fds gauge\n\
+         process_max_fds {openable}\n\
+         # HELP process_start_time_seconds Start time of the process since unix epoch in seconds.\n\
+         # TYPE process_start_time_seconds gauge\n\
+         process_start_time_seconds {}\n",
         ticks.as_secs_f64(),
         number(20),
+        started.as_secs_f64(),
     )
 }
 
@@ -393,7 +536,10 @@ mod tests {
             verb: "get".to_owned(),
             ..RequestInfo::default()
         };
-        metrics.answered(&info, false, StatusCode::OK, Instant::now());
+        let (now, waited) = (Instant::now(), Duration::ZERO);
+        metrics.answered(&info, false, StatusCode::OK, now, waited);
+        let user = Authenticated::As("jane@example.com");
+        metrics.access().authenticated(user, now);
         let mut text = String::new();
         encode(&mut text, &metrics.registry).unwrap();
         let text = classic(&text);
@@ -402,6 +548,9 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\napiserver_request_total{verb=\"GET\""));
+        assert!(text.contains("# TYPE authentication_attempts counter\n"));
+        assert!(text.contains("\nauthentication_attempts{result=\"success\"} 1\n"));
+        assert!(text.contains("\nauthenticated_user_requests{username=\"email_id\"} 1\n"));
         assert!(!text.contains("# EOF"));
     }
 }

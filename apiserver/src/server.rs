@@ -13,20 +13,18 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::body::Body;
 use coracle_api::Identity;
 use futures::FutureExt as _;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::{
-    admission::{Chain, Warnings},
+    admission::Chain,
     audit::{self, AUDIT_ID, Auditor},
     authn::{Authenticator, TrustEveryone, impersonation},
     authz::{AlwaysAllow, Attributes, Authorizer, Decision},
@@ -34,7 +32,7 @@ use crate::{
     error::{ApiError, GroupResource},
     flow::{Admitted, Class, FlowControl},
     handler::Handlers,
-    metrics::Metrics,
+    metrics::{Authenticated, Metrics},
     openapi::OpenApi,
     paths::{self, Discovery, Health},
     query::Query,
@@ -207,8 +205,9 @@ impl ApiServer {
             info,
             user: Identity::default(),
             parts,
-            warnings: Warnings::default(),
+            warnings: Arc::default(),
             class: Class::default(),
+            waited: Duration::ZERO,
             audit: None,
         };
         let since = Instant::now();
@@ -236,8 +235,8 @@ impl ApiServer {
         }
         let dry_run = context.query().contains("dryRun=");
         let (metrics, code) = (self.metrics(), response.status());
-        metrics.answered(&context.info, dry_run, code, since);
-        response
+        metrics.answered(&context.info, dry_run, code, since, context.waited);
+        metrics.measure(&context.info, response)
     }
 
     async fn answer(
@@ -246,7 +245,7 @@ impl ApiServer {
         body: Body,
         id: &str,
     ) -> Result<Response<Body>, ApiError> {
-        let user = self.authenticate(&mut context.parts).await;
+        let user = self.authenticate(context).await;
         let (user, refused) = match user {
             Ok(user) => (user, None),
             Err(error) => (Identity::default(), Some(error)),
@@ -275,12 +274,17 @@ impl ApiServer {
             return Err(error);
         }
         self.impersonate(context).await?;
-        let admitted = self.turn(context).await?;
+        let asked = Instant::now();
+        let admitted = self.turn(context).await;
+        context.waited = asked.elapsed();
+        let admitted = admitted?;
         if let Some(admitted) = &admitted {
             context.class = admitted.class.clone();
         }
         let attributes = Attributes::of_request(&context.user, &context.info);
+        let asked = Instant::now();
         let decision = self.0.plugins.authorizer.authorize(&attributes).await;
+        self.metrics().access().authorized(&decision, asked);
         if let Some(record) = &context.audit {
             record.authorized(&decision);
         }
@@ -329,17 +333,26 @@ impl ApiServer {
     }
 
     /// Who sent the request. In-process requests carry their identity.
-    async fn authenticate(&self, parts: &mut Parts) -> Result<Identity, ApiError> {
+    async fn authenticate(&self, context: &mut Context) -> Result<Identity, ApiError> {
+        let parts = &mut context.parts;
         let mut user = match parts.extensions.remove::<Identity>() {
             Some(user) => user,
-            None => match self.0.plugins.authenticator.authenticate(parts).await {
-                Ok(Some(user)) => user,
-                Ok(None) => return Err(ApiError::unauthorized()),
-                Err(error) => {
-                    tracing::debug!(%error, "a request was refused");
-                    return Err(ApiError::unauthorized());
-                }
-            },
+            None => {
+                // Where authenticators leave what they have to say of the credentials.
+                parts.extensions.insert(context.warnings.clone());
+                let asked = Instant::now();
+                let answer = self.0.plugins.authenticator.authenticate(parts).await;
+                let how = match &answer {
+                    Ok(Some(user)) => Authenticated::As(&user.user),
+                    Ok(None) => Authenticated::Unknown,
+                    Err(error) => {
+                        tracing::debug!(%error, "a request was refused");
+                        Authenticated::Refused
+                    }
+                };
+                self.metrics().access().authenticated(how, asked);
+                answer.ok().flatten().ok_or_else(ApiError::unauthorized)?
+            }
         };
         const AUTHENTICATED: &str = "system:authenticated";
         let anonymous = user.user == "system:anonymous";

@@ -8,15 +8,20 @@ use coracle_api::Identity;
 use http::{HeaderMap, header, request::Parts};
 
 use super::{AuthenticationError, Authenticator};
+use crate::admission::Warnings;
 
 /// Browsers cannot set headers on a WebSocket, but they can name subprotocols.
 const WEBSOCKET_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// Who a token belongs to, and for which of the audiences asked for it is good.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenUser {
     pub identity: Identity,
     pub audiences: Vec<String>,
+    /// What whoever uses the token is warned of; empty: nothing.
+    pub warning: &'static str,
+    /// What the audit log is told of the token.
+    pub annotations: Vec<(&'static str, String)>,
 }
 
 /// Knows tokens.
@@ -82,7 +87,15 @@ impl Authenticator for Tokens {
             return Ok(None);
         };
         match self.authenticate_token(&token, &self.audiences).await? {
-            Some(user) => Ok(Some(user.identity)),
+            Some(user) => {
+                if let Some(warnings) = request.extensions.get::<Arc<Warnings>>() {
+                    warnings.add(user.warning);
+                    for (key, value) in user.annotations {
+                        warnings.annotate(key, value);
+                    }
+                }
+                Ok(Some(user.identity))
+            }
             None => Err(AuthenticationError("invalid bearer token".to_owned())),
         }
     }

@@ -43,6 +43,7 @@ impl TokenAuthenticator for BootstrapTokens {
         Ok(identity.map(|identity| TokenUser {
             identity,
             audiences: audiences.to_vec(),
+            ..TokenUser::default()
         }))
     }
 }

@@ -74,6 +74,7 @@ impl TokenAuthenticator for StaticTokens {
         Ok(self.0.get(token).map(|identity| TokenUser {
             identity: identity.clone(),
             audiences: audiences.to_vec(),
+            ..TokenUser::default()
         }))
     }
 }

@@ -437,6 +437,25 @@ async fn a_token_in_a_secret_is_good_while_the_secret_has_it() {
     assert_eq!(user["username"], "system:serviceaccount:default:robot");
     assert_eq!(&user["uid"], uid);
     assert_eq!(user["extra"], Value::Null);
+    // Made by hand, it is used without a warning; listed by its account, it was made unasked.
+    let warned = async || {
+        let bearer = format!("Bearer {token}");
+        let answer = fixture
+            .whoami(|request| {
+                let headers = request.headers_mut();
+                headers.append("authorization", bearer.parse().unwrap());
+            })
+            .await;
+        answer.warnings()
+    };
+    assert_eq!(warned().await, [""; 0]);
+    let mut listing = account.clone();
+    listing["secrets"] = json!([{"name": "s"}]);
+    let robot = "/api/v1/namespaces/default/serviceaccounts/robot";
+    assert_eq!(fixture.server.put(robot, &listing).await.code, 200);
+    fixture.server.server.registry().fresh().await.unwrap();
+    let warning = "Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.";
+    assert_eq!(warned().await, [format!("299 - {warning:?}")]);
     let path = format!("{path}/s");
     let mut stored = fixture.server.get(&path).await.json();
     let used = stored["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].clone();

@@ -1,6 +1,6 @@
 //! What the handlers know of a request beside its body.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use coracle_api::Identity;
 use http::{HeaderMap, request::Parts};
@@ -21,9 +21,11 @@ pub struct Context {
     /// The request as it came, without its body. The extensions are there too: the peer, and
     /// what is needed to upgrade the connection.
     pub parts: Parts,
-    pub warnings: Warnings,
+    pub warnings: Arc<Warnings>,
     /// How flow control classified the request.
     pub class: Class,
+    /// How long flow control kept it waiting.
+    pub waited: Duration,
     /// What the audit log is told; `None`: nothing.
     pub audit: Option<Arc<Record>>,
 }

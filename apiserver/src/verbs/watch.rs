@@ -40,7 +40,8 @@ pub async fn watch(
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
         _ => server.config().watch_timeout(),
     };
-    let encoder = Encoder::new(output, resource.clone());
+    let events = server.metrics().events(&resource.kind);
+    let encoder = Encoder::new(output, resource.clone(), events);
     let content_type = encoder.content_type();
     let initial = begin(server.registry(), resource, &options, filter).await;
     let stream = WatchStream::new(server, encoder, initial, &options, timeout);

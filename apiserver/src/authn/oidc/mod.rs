@@ -103,6 +103,7 @@ impl TokenAuthenticator for JwtIssuers {
         Ok(Some(TokenUser {
             identity,
             audiences: audiences.to_vec(),
+            ..TokenUser::default()
         }))
     }
 }

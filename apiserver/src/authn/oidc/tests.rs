@@ -299,11 +299,13 @@ fn configurations_are_refused_in_upstreams_words() {
 /// Of this test alone: nothing trusts it.
 const RSA: &[u8] = include_bytes!("test-rsa.pk8");
 
+type Sign = dyn Fn(&[u8]) -> Vec<u8>;
+
 /// A key that signs by one algorithm.
 struct Signer {
     algorithm: &'static str,
     jwk: Value,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Box<Sign>,
 }
 
 impl Signer {

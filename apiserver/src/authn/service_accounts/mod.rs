@@ -227,6 +227,7 @@ impl TokenAuthenticator for ServiceAccounts {
         Ok(Some(TokenUser {
             identity: identity(&claims),
             audiences: common,
+            ..TokenUser::default()
         }))
     }
 }

@@ -9,6 +9,7 @@ use coracle_store::Revision;
 use crate::{
     cache::WatchEvent,
     error::ApiError,
+    metrics::Events,
     registry::Resource,
     respond::{self, JSON, Media, Output, Transform},
 };
@@ -19,10 +20,11 @@ pub struct Encoder {
     resource: Arc<Resource>,
     /// Whether no object was written yet: the first table names its columns.
     first: bool,
+    events: Events,
 }
 
 impl Encoder {
-    pub fn new(mut output: Output, resource: Arc<Resource>) -> Self {
+    pub fn new(mut output: Output, resource: Arc<Resource>, events: Events) -> Self {
         let kind = &resource.kind;
         if output.media == Media::Protobuf
             && !protobuf::is_supported(&kind.api_version(), &kind.kind)
@@ -33,6 +35,7 @@ impl Encoder {
             output,
             resource,
             first: true,
+            events,
         }
     }
 
@@ -46,6 +49,12 @@ impl Encoder {
 
     /// Appends an event about an object.
     pub fn event(&mut self, out: &mut BytesMut, event: &WatchEvent) {
+        let before = out.len();
+        self.encode(out, event);
+        self.events.sent(out.len() - before);
+    }
+
+    fn encode(&mut self, out: &mut BytesMut, event: &WatchEvent) {
         let plain = self.output.transform == Transform::None && self.resource.conversion.is_none();
         if self.output.media == Media::Protobuf {
             let encoded = if plain && event.revision == event.entry.revision {
@@ -114,7 +123,9 @@ impl Encoder {
                 )
             }
         };
+        let before = out.len();
         self.object(out, "BOOKMARK", object.as_bytes());
+        self.events.sent(out.len() - before);
     }
 
     /// Appends an error, after which the stream ends.
