@@ -190,19 +190,56 @@ impl Cluster {
         command
     }
 
+    /// `kubectl` that is ended, and so fails, when it takes far too long.
+    pub fn bounded(&self, arguments: &str) -> Command {
+        let mut command = self.command("timeout");
+        let limit = PATIENCE + Duration::from_secs(30);
+        command.args([&limit.as_secs().to_string(), "kubectl"]);
+        command.args(arguments.split_whitespace());
+        command
+    }
+
     /// What `kubectl` prints; it must succeed.
     pub fn kubectl(&self, arguments: &str) -> String {
-        let output = self
-            .kubectl_command(arguments)
-            .output()
+        let output = self.bounded(arguments).output().expect("kubectl runs");
+        self.expect_success(arguments, &output)
+    }
+
+    /// What comes on a terminal at which `kubectl` with these arguments, split by a shell, is
+    /// run and this is typed; it must succeed.
+    pub fn at_terminal(&self, arguments: &str, typed: &str) -> String {
+        let mut command = self.command("timeout");
+        command.args([&PATIENCE.as_secs().to_string(), "script", "-qec"]);
+        command.arg(format!("kubectl {arguments}")).arg("/dev/null");
+        self.with_open_input(command, arguments, typed)
+    }
+
+    /// What `kubectl` prints when given this on a pipe that stays open; it must end by itself
+    /// and succeed.
+    pub fn kubectl_with_open(&self, arguments: &str, input: &str) -> String {
+        self.with_open_input(self.bounded(arguments), arguments, input)
+    }
+
+    fn with_open_input(&self, mut command: Command, arguments: &str, input: &str) -> String {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("kubectl runs");
+        let mut stdin = child.stdin.take().expect("standard input is a pipe");
+        stdin
+            .write_all(input.as_bytes())
+            .expect("kubectl reads its input");
+        let output = child.wait_with_output().expect("kubectl ends");
+        drop(stdin);
         self.expect_success(arguments, &output)
     }
 
     /// What `kubectl` prints when given this on its standard input; it must succeed.
     pub fn kubectl_with(&self, arguments: &str, input: &str) -> String {
         let mut child = self
-            .kubectl_command(arguments)
+            .bounded(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -220,10 +257,7 @@ impl Cluster {
 
     /// What `kubectl` prints to standard error; it must fail.
     pub fn kubectl_fails(&self, arguments: &str) -> String {
-        let output = self
-            .kubectl_command(arguments)
-            .output()
-            .expect("kubectl runs");
+        let output = self.bounded(arguments).output().expect("kubectl runs");
         assert!(!output.status.success(), "kubectl {arguments} should fail");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
@@ -244,10 +278,7 @@ impl Cluster {
     pub fn eventually(&self, arguments: &str, wanted: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let output = self
-                .kubectl_command(arguments)
-                .output()
-                .expect("kubectl runs");
+            let output = self.bounded(arguments).output().expect("kubectl runs");
             let printed = String::from_utf8_lossy(&output.stdout).into_owned();
             if output.status.success() && wanted(&printed) {
                 return printed;

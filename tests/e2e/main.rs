@@ -3,6 +3,7 @@
 //! All run against one shared cluster, each in a namespace of its own, except those that break
 //! things, which start a cluster for themselves. See [`cluster::Cluster`].
 
+mod attach;
 mod autoscale;
 mod cluster;
 mod delete;
@@ -13,5 +14,6 @@ mod read;
 mod recovery;
 mod rollout;
 mod storage;
+mod web_app;
 mod workloads;
 mod write;

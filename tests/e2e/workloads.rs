@@ -5,13 +5,13 @@ use std::{path::Path, sync::Once};
 
 use crate::cluster::{Cluster, Namespace};
 
-fn file(name: &str) -> String {
+pub fn file(name: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/workloads");
     root.join(name).display().to_string()
 }
 
 /// Loads the stand-ins, once for all tests.
-fn images(cluster: &Cluster) {
+pub fn images(cluster: &Cluster) {
     static LOADED: Once = Once::new();
     LOADED.call_once(|| load_images(cluster));
 }
@@ -19,6 +19,7 @@ fn images(cluster: &Cluster) {
 fn load_images(cluster: &Cluster) {
     for (image, version, script) in [
         ("docker.io/myapp/web:v1.0", "v1.0", "workloads/stand-in.sh"),
+        ("docker.io/myapp/web:v1.1", "v1.1", "workloads/stand-in.sh"),
         (
             "docker.io/monutilisateur/monapp:1.0",
             "1.0",
@@ -30,13 +31,13 @@ fn load_images(cluster: &Cluster) {
     }
 }
 
-fn apply(namespace: &Namespace<'_>, names: &[&str]) {
+pub fn apply(namespace: &Namespace<'_>, names: &[&str]) {
     for name in names {
         namespace.kubectl(&format!("apply -f {}", file(name)));
     }
 }
 
-fn first_pod(namespace: &Namespace<'_>, label: &str) -> String {
+pub fn first_pod(namespace: &Namespace<'_>, label: &str) -> String {
     namespace.kubectl(&format!(
         "get pods -l {label} --field-selector status.phase=Running -o jsonpath={{.items[0].metadata.name}}"
     ))

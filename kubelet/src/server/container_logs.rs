@@ -59,19 +59,6 @@ pub fn has_container(pod: &Pod, name: &str) -> bool {
         || ephemeral.into_iter().any(|c| c.name == name)
 }
 
-/// Whether the container was configured with a terminal; `None` if the pod has no such.
-pub fn has_tty(pod: &Pod, name: &str) -> Option<bool> {
-    let spec = pod.spec.as_ref()?;
-    let init = spec.init_containers.iter().flatten();
-    let mut containers = spec.containers.iter().chain(init);
-    if let Some(container) = containers.find(|container| container.name == name) {
-        return Some(container.tty.unwrap_or(false));
-    }
-    let mut ephemeral = spec.ephemeral_containers.iter().flatten();
-    let container = ephemeral.find(|container| container.name == name)?;
-    Some(container.tty.unwrap_or(false))
-}
-
 fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     [
@@ -125,6 +112,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::server::streaming::Process;
 
     fn pod(state: &Value, last: &Value) -> Pod {
         serde_json::from_value(json!({
@@ -195,8 +183,8 @@ mod tests {
         let pod = pod(&json!({}), &json!({}));
         assert!(has_container(&pod, "c") && has_container(&pod, "i"));
         assert!(!has_container(&pod, "x"));
-        assert_eq!(has_tty(&pod, "c"), Some(true));
-        assert_eq!(has_tty(&pod, "i"), Some(false));
-        assert_eq!(has_tty(&pod, "x"), None);
+        let tty = |name| Process::of(&pod, name).map(|process| process.tty);
+        assert_eq!((tty("c"), tty("i")), (Some(true), Some(false)));
+        assert_eq!(tty("x"), None);
     }
 }

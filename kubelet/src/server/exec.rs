@@ -6,12 +6,12 @@ use http::{Request, Response, StatusCode};
 use k8s_cri::v1::{AttachRequest, ExecRequest, ExecSyncRequest, PortForwardRequest};
 
 use super::{
-    Endpoints, container_logs,
+    Endpoints,
     containers::PodId,
     query::Query,
     respond,
     routes::ContainerPath,
-    streaming::{Channels, Runtime, is_tunnel},
+    streaming::{Channels, Process, Runtime, is_translated, is_tunnel},
 };
 
 impl Endpoints {
@@ -50,7 +50,11 @@ impl Endpoints {
         let mut client = self.containers.cri().runtime.clone();
         let response = client.exec(exec).await.map_err(runtime_failed)?;
         let runtime = self.session(&response.into_inner().url)?;
-        Ok(runtime.remote_command(request, channels).await)
+        let process = Process {
+            tty: channels.tty,
+            stdin_once: true,
+        };
+        Ok(runtime.remote_command(request, channels, process).await)
     }
 
     pub(super) async fn attach(
@@ -79,23 +83,24 @@ impl Endpoints {
             Box::new(respond::text(StatusCode::INTERNAL_SERVER_ERROR, message))
         };
         let id = self.running(&pod, container).await?.ok_or_else(not_found)?;
-        // Whether a process has a terminal was decided when it was started.
-        let tty = self
-            .host
-            .pod(&path.namespace, &path.pod)
-            .and_then(|pod| container_logs::has_tty(&pod, container))
+        let spec = self.host.pod(&path.namespace, &path.pod);
+        let process = spec
+            .and_then(|pod| Process::of(&pod, container))
             .ok_or_else(not_found)?;
+        // The runtime refuses a terminal with stderr. Where its streams are not the client's own
+        // they are those that fit; else the client is told, as upstream does.
+        let stderr = channels.stderr && !(process.tty && is_translated(&request));
         let attach = AttachRequest {
             container_id: id,
             stdin: channels.stdin,
-            tty,
+            tty: process.tty,
             stdout: channels.stdout,
-            stderr: channels.stderr,
+            stderr,
         };
         let mut client = self.containers.cri().runtime.clone();
         let response = client.attach(attach).await.map_err(runtime_failed)?;
         let runtime = self.session(&response.into_inner().url)?;
-        Ok(runtime.remote_command(request, channels).await)
+        Ok(runtime.remote_command(request, channels, process).await)
     }
 
     pub(super) async fn port_forward(

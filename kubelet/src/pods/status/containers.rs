@@ -11,7 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use super::Facts;
+use super::{Facts, settle};
 use crate::pods::{
     actions::{any_regular_created, is_to_be_started},
     observed::{Activity, Seen},
@@ -120,9 +120,37 @@ fn of_list(
                 }
             };
             why_waiting(facts, container, init, &mut status);
+            if !init {
+                hide_start(facts, container, old, &mut status);
+            }
             status
         })
         .collect()
+}
+
+/// Why a container waits that was never seen.
+fn being_created(facts: &Facts<'_>) -> &'static str {
+    match init_containers(spec(facts.pod)).is_empty() {
+        true => "ContainerCreating",
+        false => "PodInitializing",
+    }
+}
+
+/// Shows a container that has just started as one that is being created; see [`settle`].
+fn hide_start(
+    facts: &Facts<'_>,
+    container: &Container,
+    old: Option<&ContainerStatus>,
+    status: &mut ContainerStatus,
+) {
+    let shown = old.is_some_and(|old| is_running(old.state.as_ref()));
+    let newest = facts.observed.container(&container.name);
+    if container.stdin == Some(true)
+        && !shown
+        && newest.is_some_and(|seen| settle::shown_at(seen, facts.now).is_some())
+    {
+        status.state = Some(waiting(being_created(facts), ""));
+    }
 }
 
 /// The status of a container that the runtime does not know.
@@ -132,14 +160,10 @@ fn unseen(
     old: Option<&ContainerStatus>,
     restarting: bool,
 ) -> ContainerStatus {
-    let reason = match init_containers(spec(facts.pod)).is_empty() {
-        true => "ContainerCreating",
-        false => "PodInitializing",
-    };
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
-        state: Some(waiting(reason, "")),
+        state: Some(waiting(being_created(facts), "")),
         volume_mounts: volume_mounts(facts, container),
         ..ContainerStatus::default()
     };

@@ -10,6 +10,7 @@ mod finish;
 mod merge;
 mod patch;
 mod phase;
+mod settle;
 
 use std::collections::HashMap;
 
@@ -25,6 +26,7 @@ pub use finish::finish;
 pub use merge::merge;
 pub use patch::{Written, patch};
 pub use phase::is_terminal;
+pub use settle::changes_at;
 
 use super::{
     actions::must_restart_all,

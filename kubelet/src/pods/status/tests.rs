@@ -313,3 +313,40 @@ fn the_api_hears_of_the_end_only_when_nothing_runs_any_more() {
     assert_eq!(phase(true), "Running");
     assert_eq!(phase(false), "Failed");
 }
+
+#[test]
+fn a_start_with_standard_input_is_shown_late() {
+    let with_input = |stdin| {
+        let containers = json!([{"name": "a", "image": "i", "stdin": stdin}]);
+        pod(json!({"restartPolicy": "Never", "containers": containers}))
+    };
+    // The table's clock stands at 1000 s.
+    let started = |activity, milliseconds| {
+        let mut seen = seen("a", activity, 0, 0);
+        seen.started_at = Timestamp::from_millisecond(milliseconds).ok();
+        observed(vec![seen])
+    };
+    let state = |stdin, observed: &Observed| {
+        let status = World::new(with_input(stdin), observed.clone()).status();
+        let state = status.container_statuses.unwrap_or_default().remove(0);
+        let state = serde_json::to_value(state.state).expect("it is JSON");
+        let name = state.as_object().and_then(|state| state.keys().next());
+        name.cloned().unwrap_or_default()
+    };
+    let just_now = started(Activity::Running, 999_500);
+    assert_eq!(state(false, &just_now), "running");
+    assert_eq!(state(true, &just_now), "waiting");
+    assert_eq!(state(true, &started(Activity::Running, 999_000)), "running");
+    assert_eq!(
+        state(true, &started(Activity::Running, 1_000_500)),
+        "running"
+    );
+    assert_eq!(
+        state(true, &started(Activity::Exited, 999_500)),
+        "terminated"
+    );
+
+    let next = |stdin| changes_at(&with_input(stdin), &just_now, at(1000));
+    assert_eq!(next(true), Timestamp::from_millisecond(1_000_500).ok());
+    assert_eq!(next(false), None);
+}

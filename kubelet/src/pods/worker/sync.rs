@@ -26,7 +26,7 @@ use crate::pods::{
         ContainerKind, describe, ephemeral_as_container, ephemeral_containers, init_containers,
         is_host_network, is_sidecar, spec, uid,
     },
-    status::{Failure, Waiting},
+    status::{self, Failure, Waiting},
 };
 
 /// Before a container that did not start for another reason than its image is tried again.
@@ -89,7 +89,8 @@ impl Worker {
             Some(next) => next,
             None => {
                 let retry_at = self.retry_at.values().min().copied();
-                Next::Wait(earlier(deadline, earlier(retry_at, self.resize_at)))
+                let until = earlier(retry_at, self.resize_at);
+                Next::Wait(earlier(deadline, earlier(until, self.status_changes_at())))
             }
         }
     }
@@ -100,6 +101,13 @@ impl Worker {
         let start = self.status.start_time.as_ref()?.0;
         let at = start + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         Some(Instant::now() + until_then(at))
+    }
+
+    /// When the status has to be derived anew although nothing has happened.
+    fn status_changes_at(&self) -> Option<Instant> {
+        let at = status::changes_at(&self.pod, &self.observed, Timestamp::now())?;
+        // Timestamps are rounded down to milliseconds: not to wake up just before.
+        Some(Instant::now() + until_then(at) + Duration::from_millis(1))
     }
 
     fn exceed_deadline(&mut self) {

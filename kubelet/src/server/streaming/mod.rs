@@ -17,7 +17,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 
 use super::respond;
-pub use remote_command::Channels;
+pub use remote_command::{Channels, Process};
 
 const PROTOCOL_HEADER: &str = "x-stream-protocol-version";
 const SPDY: HeaderValue = HeaderValue::from_static("SPDY/3.1");
@@ -71,11 +71,9 @@ impl Runtime {
         self,
         mut request: Request<Body>,
         channels: Channels,
+        process: Process,
     ) -> Response<Body> {
-        let headers = request.headers();
-        let translated = websocket::is_websocket(headers)
-            && websocket::protocols(headers).any(|protocol| protocol == CLOSING_PROTOCOL);
-        if !translated {
+        if !is_translated(&request) {
             return self.pass_on(request).await;
         }
         let (response, socket) = match websocket::accept(&mut request, Some(CLOSING_PROTOCOL)) {
@@ -92,7 +90,7 @@ impl Runtime {
             }
             match self.dial(&RUNTIME_PROTOCOLS).await {
                 Ok((runtime, _)) => {
-                    remote_command::translate(socket, runtime, channels).await;
+                    remote_command::translate(socket, runtime, channels, process).await;
                 }
                 Err(error) => {
                     let status = remote_command::internal_error(&error.to_string());
@@ -180,6 +178,13 @@ impl Runtime {
         let upgraded = hyper::upgrade::on(&mut response).await?;
         Ok((TokioIo::new(upgraded), chosen))
     }
+}
+
+/// Whether an exec or attach is in a protocol that the runtime does not speak.
+pub fn is_translated(request: &Request<Body>) -> bool {
+    let headers = request.headers();
+    websocket::is_websocket(headers)
+        && websocket::protocols(headers).any(|protocol| protocol == CLOSING_PROTOCOL)
 }
 
 /// Whether the request wants SPDY tunneled through a WebSocket.

@@ -10,15 +10,23 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use coracle_transport::Stream;
 use futures::{Sink, SinkExt as _, StreamExt as _};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use k8s_openapi::{
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails},
+};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::codec::Framed;
+
+use crate::pods::spec::find_container;
 
 use super::{
     super::spdy::{Codec, Frame, SpdyError, StreamId},
     websocket::{WebSocket, closing},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Frames that the reading side has for the writing side: answers to pings.
 const CONTROL_WAITING: usize = 8;
@@ -80,9 +88,37 @@ impl Channels {
         }
     }
 
+    /// The streams of the runtime for a client with these: only what was started with a terminal
+    /// has one, whatever the client takes it for.
+    fn at(self, process: Process) -> Self {
+        Channels {
+            tty: process.tty,
+            ..self
+        }
+    }
+
     fn streams(self) -> impl Iterator<Item = (u8, &'static str)> {
         let wanted = move |&(channel, _): &(u8, &str)| self.has(channel);
         STREAMS.into_iter().filter(wanted)
+    }
+}
+
+/// What was decided about a process when it was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub tty: bool,
+    /// Whether its input ends when the client's does.
+    pub stdin_once: bool,
+}
+
+impl Process {
+    /// The main process of a container; `None` if the pod has no such.
+    pub fn of(pod: &Pod, container: &str) -> Option<Self> {
+        let (_, container) = find_container(pod.spec.as_ref()?, container)?;
+        Some(Process {
+            tty: container.tty == Some(true),
+            stdin_once: container.stdin_once == Some(true),
+        })
     }
 }
 
@@ -115,14 +151,21 @@ pub async fn greet(socket: &mut WebSocket, channels: Channels) -> Result<(), tun
 
 /// Translates between the client and the runtime's upgraded connection until the command has
 /// ended, and tells the client how.
-pub async fn translate(mut socket: WebSocket, runtime: impl Stream, channels: Channels) {
+pub async fn translate(
+    mut socket: WebSocket,
+    runtime: impl Stream,
+    channels: Channels,
+    process: Process,
+) {
+    let there = channels.at(process);
+    let input = Input::new(channels, process);
     let (spdy_sink, spdy_source) = Framed::new(runtime, Codec::default()).split();
     let (control, controls) = mpsc::channel(CONTROL_WAITING);
     let ended = {
         let (mut sink, source) = (&mut socket).split();
         tokio::select! {
-            broken = to_runtime(source, spdy_sink, controls, channels) => Err(broken),
-            ended = to_client(spdy_source, &mut sink, control, channels) => ended,
+            broken = to_runtime(source, spdy_sink, controls, there, input) => Err(broken),
+            ended = to_client(spdy_source, &mut sink, control, there) => ended,
         }
     };
     match ended {
@@ -159,6 +202,7 @@ async fn to_runtime(
     mut runtime: impl Sink<Frame, Error = SpdyError> + Unpin,
     mut controls: mpsc::Receiver<Frame>,
     channels: Channels,
+    mut input: Input,
 ) -> Broken {
     for (channel, name) in channels.streams() {
         let open = Frame::SynStream {
@@ -170,17 +214,16 @@ async fn to_runtime(
             return error.into();
         }
     }
-    let mut open = [channels.stdin, channels.tty];
     loop {
         let frame = tokio::select! {
             Some(frame) = controls.recv() => frame,
             received = client.next() => match received {
-                Some(Ok(Message::Binary(bytes))) => match input(bytes, &mut open) {
+                Some(Ok(Message::Binary(bytes))) => match input.frame(bytes) {
                     Ok(Some(frame)) => frame,
                     Ok(None) => continue,
                     Err(broken) => return broken,
                 },
-                Some(Ok(Message::Text(text))) => match input(text.into(), &mut open) {
+                Some(Ok(Message::Text(text))) => match input.frame(text.into()) {
                     Ok(Some(frame)) => frame,
                     Ok(None) => continue,
                     Err(broken) => return broken,
@@ -195,32 +238,66 @@ async fn to_runtime(
     }
 }
 
-/// A message of the client as a frame. `open`: whether stdin and resize may still be written.
-fn input(mut message: Bytes, open: &mut [bool; 2]) -> Result<Option<Frame>, Broken> {
-    if message.is_empty() {
-        return Ok(None);
+/// What the client may still write.
+struct Input {
+    stdin: bool,
+    resize: bool,
+    /// Whether the end of stdin is typed: the process has a terminal, which can only so be told,
+    /// and the client does not know that.
+    typed_end: bool,
+    line_begun: bool,
+}
+
+impl Input {
+    fn new(channels: Channels, process: Process) -> Self {
+        Input {
+            stdin: channels.stdin,
+            resize: channels.tty && process.tty,
+            typed_end: process.tty && !channels.tty && process.stdin_once,
+            line_begun: false,
+        }
     }
-    let head = message.split_to(1)[0];
-    let (channel, fin) = match (head, message.as_ref()) {
-        (CLOSE_SIGNAL, &[channel]) if channel <= channel::RESIZE => (channel, true),
-        // Upstream takes any other use of the signal for the end of the connection.
-        (CLOSE_SIGNAL, _) => return Err(Broken::Client),
-        _ => (head, false),
-    };
-    let open = match channel {
-        channel::STDIN => &mut open[0],
-        channel::RESIZE => &mut open[1],
-        _ => return Ok(None),
-    };
-    if !*open || (message.is_empty() && !fin) {
-        return Ok(None);
+
+    /// A message of the client as a frame.
+    fn frame(&mut self, mut message: Bytes) -> Result<Option<Frame>, Broken> {
+        if message.is_empty() {
+            return Ok(None);
+        }
+        let head = message.split_to(1)[0];
+        let (channel, mut fin) = match (head, message.as_ref()) {
+            (CLOSE_SIGNAL, &[channel]) if channel <= channel::RESIZE => (channel, true),
+            // Upstream takes any other use of the signal for the end of the connection.
+            (CLOSE_SIGNAL, _) => return Err(Broken::Client),
+            _ => (head, false),
+        };
+        let open = match channel {
+            channel::STDIN => &mut self.stdin,
+            channel::RESIZE => &mut self.resize,
+            _ => return Ok(None),
+        };
+        if !*open || (message.is_empty() && !fin) {
+            return Ok(None);
+        }
+        *open = !fin;
+        let mut payload = if fin { Bytes::new() } else { message };
+        if channel == channel::STDIN && self.typed_end {
+            if fin {
+                // In the middle of a line the first one only ends the line.
+                payload = Bytes::from_static(if self.line_begun {
+                    b"\x04\x04"
+                } else {
+                    b"\x04"
+                });
+                fin = false;
+            }
+            self.line_begun = !payload.ends_with(b"\n");
+        }
+        Ok(Some(Frame::Data {
+            id: stream_of(channel),
+            payload,
+            fin,
+        }))
     }
-    *open = !fin;
-    Ok(Some(Frame::Data {
-        id: stream_of(channel),
-        payload: if fin { Bytes::new() } else { message },
-        fin,
-    }))
 }
 
 /// Carries output to the client until every output and the error stream have ended. Gives
@@ -352,65 +429,5 @@ pub fn internal_error(message: &str) -> Status {
         }),
         code: Some(500),
         ..Status::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_of_the_client_become_frames() {
-        let mut open = [true, false];
-        let data = |id, payload: &'static [u8], fin| {
-            Some(Frame::Data {
-                id,
-                payload: Bytes::from_static(payload),
-                fin,
-            })
-        };
-        let mut give = |message: &'static [u8]| input(Bytes::from_static(message), &mut open).ok();
-        assert_eq!(give(b"\x00in"), Some(data(3, b"in", false)));
-        assert_eq!(give(b"\x00"), Some(None));
-        assert_eq!(give(b"\x04{}"), Some(None), "there is no terminal");
-        assert_eq!(give(b"\x01out"), Some(None), "not the client's to write");
-        assert_eq!(give(b"\xff\x00"), Some(data(3, b"", true)));
-        assert_eq!(give(b"\x00more"), Some(None), "it was closed");
-        assert_eq!(give(b"\xff"), None);
-        assert_eq!(give(b"\xff\x09"), None);
-    }
-
-    #[test]
-    fn statuses_are_told_in_upstreams_words() {
-        assert_eq!(reported(b"").status.as_deref(), Some("Success"));
-        assert_eq!(
-            reported(br#"{"metadata":{},"status":"Success"}"#),
-            success()
-        );
-        let exit = br#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code: exit code 3",
-            "reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
-        assert_eq!(reported(exit), non_zero_exit(3));
-        let failed = br#"{"status":"Failure","message":"Internal error occurred: no such file"}"#;
-        assert_eq!(
-            reported(failed).message.as_deref(),
-            Some("Internal error occurred: Internal error occurred: no such file")
-        );
-        let wrong = br#"{"status":"Failure","reason":"NonZeroExitCode"}"#;
-        assert_eq!(
-            reported(wrong).message.as_deref(),
-            Some("Internal error occurred: error stream protocol error: details must be set")
-        );
-    }
-
-    #[test]
-    fn a_terminal_has_no_stderr() {
-        let channels = Channels {
-            stdin: true,
-            stdout: true,
-            stderr: true,
-            tty: true,
-        };
-        let names: Vec<_> = channels.streams().map(|(_, name)| name).collect();
-        assert_eq!(names, ["error", "stdin", "stdout", "resize"]);
     }
 }
