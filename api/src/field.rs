@@ -69,7 +69,7 @@ pub struct FieldError {
     /// For example `spec.containers[0].name`.
     pub field: String,
     /// What was given, where that helps.
-    pub bad_value: Option<Value>,
+    pub bad_value: Option<BadValue>,
     pub detail: String,
 }
 
@@ -79,7 +79,7 @@ impl FieldError {
         let mut body = self.error_type.text().to_owned();
         if let Some(value) = &self.bad_value {
             body.push_str(": ");
-            body.push_str(&printed(value));
+            value.print(&mut body);
         }
         if !self.detail.is_empty() {
             body.push_str(": ");
@@ -103,15 +103,74 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// Text in quotes, anything else as JSON, as Go writes it.
-fn printed(value: &Value) -> String {
+/// A value that an error shows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BadValue {
+    Value(Value),
+    /// What upstream shows as its internal type: all fields by their names in Go, in that order,
+    /// and null for what is not given.
+    Struct(Vec<(&'static str, BadValue)>),
+}
+
+impl<T: Into<Value>> From<T> for BadValue {
+    fn from(value: T) -> Self {
+        BadValue::Value(value.into())
+    }
+}
+
+impl BadValue {
+    /// Text in quotes, anything else as JSON, as Go writes it.
+    fn print(&self, out: &mut String) {
+        match self {
+            BadValue::Value(Value::String(text)) => out.push_str(&quoted(text)),
+            other => other.print_json(out),
+        }
+    }
+
+    fn print_json(&self, out: &mut String) {
+        match self {
+            BadValue::Value(value) => print_json(value, out),
+            BadValue::Struct(fields) => {
+                for (index, (name, value)) in fields.iter().enumerate() {
+                    out.push(if index == 0 { '{' } else { ',' });
+                    out.push_str(&format!("\"{name}\":"));
+                    value.print_json(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+}
+
+fn print_json(value: &Value, out: &mut String) {
     match value {
-        Value::String(text) => quoted(text),
-        value => value
-            .to_string()
-            .replace('<', "\\u003c")
-            .replace('>', "\\u003e")
-            .replace('&', "\\u0026"),
+        Value::Object(fields) => {
+            out.push('{');
+            // The one type of ours whose fields upstream does not declare in alphabetical order.
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(name, _)| *name == "matchExpressions");
+            for (index, (name, value)) in fields.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                print_json(&Value::from(name.as_str()), out);
+                out.push(':');
+                print_json(value, out);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                out.push(if index == 0 { '[' } else { ',' });
+                print_json(item, out);
+            }
+            out.push_str(if items.is_empty() { "[]" } else { "]" });
+        }
+        scalar => {
+            let text = scalar.to_string();
+            let text = text.replace('<', "\\u003c").replace('>', "\\u003e");
+            out.push_str(&text.replace('&', "\\u0026"));
+        }
     }
 }
 
@@ -176,7 +235,7 @@ impl Path {
         self.error(ErrorType::Required, None, detail)
     }
 
-    pub fn invalid(&self, value: impl Into<Value>, detail: impl Into<String>) -> FieldError {
+    pub fn invalid(&self, value: impl Into<BadValue>, detail: impl Into<String>) -> FieldError {
         self.error(ErrorType::Invalid, Some(value.into()), detail)
     }
 
@@ -185,7 +244,7 @@ impl Path {
         self.error(ErrorType::Invalid, None, detail)
     }
 
-    pub fn duplicate(&self, value: impl Into<Value>) -> FieldError {
+    pub fn duplicate(&self, value: impl Into<BadValue>) -> FieldError {
         self.error(ErrorType::Duplicate, Some(value.into()), "")
     }
 
@@ -193,12 +252,12 @@ impl Path {
         self.error(ErrorType::Forbidden, None, detail)
     }
 
-    pub fn not_found(&self, value: impl Into<Value>) -> FieldError {
+    pub fn not_found(&self, value: impl Into<BadValue>) -> FieldError {
         self.error(ErrorType::NotFound, Some(value.into()), "")
     }
 
     /// `supported` in the order in which it is to be printed.
-    pub fn not_supported(&self, value: impl Into<Value>, supported: &[&str]) -> FieldError {
+    pub fn not_supported(&self, value: impl Into<BadValue>, supported: &[&str]) -> FieldError {
         let supported: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
         self.error(
             ErrorType::NotSupported,
@@ -220,7 +279,7 @@ impl Path {
         let unit = if max == 1 { "item" } else { "items" };
         self.error(
             ErrorType::TooMany,
-            Some(Value::from(actual)),
+            Some(actual.into()),
             format!("must have at most {max} {unit}"),
         )
     }
@@ -232,7 +291,7 @@ impl Path {
     pub fn error(
         &self,
         error_type: ErrorType,
-        bad_value: Option<Value>,
+        bad_value: Option<BadValue>,
         detail: impl Into<String>,
     ) -> FieldError {
         FieldError {

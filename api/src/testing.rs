@@ -1,4 +1,4 @@
-//! Tests of kinds, read from `testdata/{kind}.yaml`. A file holds
+//! Tests of kinds, read from `testdata/{kind}.yaml`. Each document of a file holds
 //!
 //! - `valid`: an object without errors, as a client writes it;
 //! - `defaults`: for each `input`, fields that it `becomes`, and pointers that are `absent` then;
@@ -83,7 +83,15 @@ struct Columns {
 
 /// Runs all cases of a file for a kind.
 pub fn run<T: Behaviour>(yaml: &str) {
-    let cases: Cases = serde_yaml_ng::from_str(yaml).expect("a file of cases");
+    let mut failures = Failures::default();
+    for document in serde_yaml_ng::Deserializer::from_str(yaml) {
+        let cases = Cases::deserialize(document).expect("a document of cases");
+        run_cases::<T>(&cases, &mut failures);
+    }
+    assert!(failures.0.is_empty(), "\n{}", failures.0);
+}
+
+fn run_cases<T: Behaviour>(cases: &Cases, failures: &mut Failures) {
     let strategy = Builtin::<T>::default();
     let created = |set: &Changes| {
         let mut object = decode::<T>(&changed(&cases.valid, set));
@@ -91,7 +99,6 @@ pub fn run<T: Behaviour>(yaml: &str) {
         strategy.prepare_for_create(object.as_mut());
         object
     };
-    let mut failures = Failures::default();
     let valid = created(&Changes::new());
     failures.compare(
         &strategy.validate_create(valid.as_ref()),
@@ -109,7 +116,7 @@ pub fn run<T: Behaviour>(yaml: &str) {
         failures.compare(&errors, &case.errors, &case.set);
     }
     for case in &cases.updates {
-        check_update::<T>(&strategy, &stored, case, &mut failures);
+        check_update::<T>(&strategy, &stored, case, failures);
     }
     for case in &cases.warnings {
         let object = created(&case.set);
@@ -125,7 +132,6 @@ pub fn run<T: Behaviour>(yaml: &str) {
         assert_eq!(cells, case.cells, "{:?}", case.set);
         assert_eq!(cells.len(), strategy.columns().len(), "cells and columns");
     }
-    assert!(failures.0.is_empty(), "\n{}", failures.0);
 }
 
 fn check_defaults<T: Behaviour>(strategy: &Builtin<T>, case: &Default_) {

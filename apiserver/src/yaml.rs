@@ -2,10 +2,14 @@
 //!
 //! Errors have the words of Go's library, because clients show them.
 
+mod plain;
+
 use std::{collections::HashMap, fmt};
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+
+use plain::Marked;
 
 /// A document of YAML.
 #[derive(Default)]
@@ -34,12 +38,19 @@ pub fn read(yaml: &[u8]) -> Result<Document, String> {
     let value = match (&mut reader).deserialize(&mut *json) {
         Ok(value) if json.end().is_ok() => value,
         _ => {
-            reader = Reader::default();
-            match serde_yaml_ng::Deserializer::from_slice(yaml).next() {
+            let text = std::str::from_utf8(yaml)
+                .map_err(|_| "yaml: invalid leading UTF-8 octet".to_owned())?;
+            let (marked, text) = Marked::new(text);
+            reader = Reader {
+                marked,
+                ..Reader::default()
+            };
+            match serde_yaml_ng::Deserializer::from_str(&text).next() {
                 None => Value::Null,
-                Some(document) => (&mut reader)
-                    .deserialize(document)
-                    .map_err(|error| go_error(&error.to_string(), yaml))?,
+                Some(document) => (&mut reader).deserialize(document).map_err(|error| {
+                    let error = error.to_string();
+                    go_error(&reader.marked.text(&error), yaml)
+                })?,
             }
         }
     };
@@ -56,6 +67,10 @@ pub fn read(yaml: &[u8]) -> Result<Document, String> {
 
 /// `did not find expected key at line 3 column 1, while parsing …` as Go has it.
 fn go_error(error: &str, yaml: &[u8]) -> String {
+    if let Some(at) = OWN_ERRORS.iter().find_map(|own| error.find(own)) {
+        let own = &error[at..];
+        return own.split(" at line ").next().unwrap_or(own).to_owned();
+    }
     let (problem, place) = match error.split_once(" at line ") {
         Some((problem, place)) => (problem, Some(place)),
         None => (error.split([',']).next().unwrap_or(error), None),
@@ -119,9 +134,18 @@ fn line_of(text: &str, name: &str, time: usize) -> usize {
     found.map_or(1, |at| text[..at].matches('\n').count() + 1)
 }
 
+/// Errors that are already Go's.
+const OWN_ERRORS: [&str; 3] = [
+    "json: unsupported value: ",
+    "unsupported map key of type: ",
+    BAD_MERGE,
+];
+const BAD_MERGE: &str = "yaml: map merge requires map or sequence of maps as the value";
+
 /// Reads any value and notes the keys that stand twice in a map.
 #[derive(Default)]
 struct Reader {
+    marked: Marked,
     /// How often each key was read so far, anywhere.
     seen: HashMap<String, usize>,
     /// The keys that stand twice, and which of all their places in the text it is.
@@ -152,19 +176,22 @@ impl<'de> Visitor<'de> for &mut Reader {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+        Ok(self.marked.value(value).cloned().unwrap_or(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        plain::number(value).ok_or_else(|| {
+            let name = match value {
+                f64::INFINITY => "+Inf",
+                f64::NEG_INFINITY => "-Inf",
+                _ => "NaN",
+            };
+            E::custom(format_args!("json: unsupported value: {name}"))
+        })
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
+        Ok(self.marked.text(value).into())
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
@@ -189,31 +216,56 @@ impl<'de> Visitor<'de> for &mut Reader {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        while let Some(Key(name)) = fields.next_key::<Key>()? {
-            let times = self.seen.entry(name.clone()).or_default();
+        while let Some(key) = fields.next_key::<Value>()? {
+            let Some(key) = self.key(key) else {
+                let merged = fields.next_value_seed(&mut *self)?;
+                merge(&mut map, merged).ok_or_else(|| A::Error::custom(BAD_MERGE))?;
+                continue;
+            };
+            let times = self.seen.entry(key.clone()).or_default();
             *times += 1;
             let time = *times;
             let field = fields.next_value_seed(&mut *self)?;
-            if map.insert(name.clone(), field).is_some() {
-                self.repeated.push((name, time));
+            if map.insert(key.clone(), field).is_some() {
+                self.repeated.push((key, time));
             }
         }
         Ok(Value::Object(map))
     }
 }
 
-/// A key, which may be written as a number or a boolean.
-struct Key(String);
-
-impl<'de> serde::Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Key(
-            match <Value as serde::Deserialize>::deserialize(deserializer)? {
-                Value::String(name) => name,
-                other => other.to_string(),
+impl Reader {
+    /// The name of a field, which may be written as a number or a boolean. `None`: what follows
+    /// is merged.
+    fn key(&self, key: Value) -> Option<String> {
+        match key {
+            Value::String(name) => Some(self.marked.text(&name).into_owned()),
+            Value::Number(number) => match number.as_u64().and_then(|mark| self.marked.value(mark))
+            {
+                Some(Value::String(_)) => None,
+                Some(meaning) => Some(meaning.to_string()),
+                None => Some(number.to_string()),
             },
-        ))
+            other => Some(other.to_string()),
+        }
     }
+}
+
+/// Takes over the fields of a map, or of several of which the first counts most.
+fn merge(map: &mut Map<String, Value>, merged: Value) -> Option<()> {
+    match merged {
+        Value::Object(fields) => map.extend(fields),
+        Value::Array(items) => {
+            for item in items.into_iter().rev() {
+                let Value::Object(fields) = item else {
+                    return None;
+                };
+                map.extend(fields);
+            }
+        }
+        _ => return None,
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -236,6 +288,27 @@ mod tests {
         );
         let document = read(br#"{"a":1,"b":{"a":2,"a":3}}"#).unwrap();
         assert_eq!(document.repeated, [r#"line 1: key "a" already set in map"#]);
+    }
+
+    #[test]
+    fn unquoted_words_are_those_of_yaml_1_1() {
+        let yaml = "on: y\nmode: 0777\nlist: [no, 'no', \"yes\", say yes]\ntext: |-\n  yes\n\
+                    float: 1.0\ntagged: !!str off # off\n";
+        assert_eq!(
+            read(yaml.as_bytes()).unwrap().value,
+            json!({
+                "true": true, "mode": 511, "list": [false, "no", "yes", "say yes"], "text": "yes",
+                "float": 1, "tagged": "off",
+            })
+        );
+        let yaml = "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n'<<': 4\n";
+        let value = json!({"a": {"x": 1, "true": 2}, "b": {"x": 3, "true": 2}, "<<": 4});
+        assert_eq!(read(yaml.as_bytes()).unwrap().value, value);
+        assert_eq!(
+            read(b"a: .inf").err().unwrap(),
+            "json: unsupported value: +Inf"
+        );
+        assert_eq!(read(b"<<: 1").err().unwrap(), BAD_MERGE);
     }
 
     #[test]

@@ -79,7 +79,9 @@ impl ControlPlane {
             served.extend(metrics::kinds());
         }
         let registry = Registry::new(datastore.store.clone(), &served);
+        let external = SocketAddr::new(settings.advertise_address, address.port());
         let config = coracle_apiserver::Config {
+            public_address: external.to_string(),
             service_cidr: args.service_cidr,
             node_ports: args.service_node_port_range.first..=args.service_node_port_range.last,
             ..coracle_apiserver::Config::default()

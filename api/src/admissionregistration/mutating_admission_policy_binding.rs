@@ -4,18 +4,53 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingAdmissionPolicyBinding;
 use serde_json::Value;
 
+use super::{defaults, validation};
 use crate::{
+    check,
+    field::{ErrorList, Path},
     shape,
     strategy::{Behaviour, Shape},
 };
 use crate::{
     strategy::Column,
     table::{AGE, NAME, age, column, name},
-    zero::text,
+    zero::{list, text},
 };
 
 impl Behaviour for MutatingAdmissionPolicyBinding {
     const SHAPE: Shape<Self> = shape!(generation: spec);
+
+    fn default_fields(&mut self) {
+        if let Some(spec) = &mut self.spec
+            && let Some(resources) = &mut spec.match_resources
+        {
+            defaults::match_resources(resources);
+        }
+    }
+
+    fn validate(&self) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let spec = self.spec.as_ref();
+        validation::binding(
+            spec.map_or("", |spec| text(&spec.policy_name)),
+            spec.and_then(|spec| spec.param_ref.as_ref()),
+            spec.and_then(|spec| spec.match_resources.as_ref()),
+            &mut errors,
+        );
+        let matched = spec.and_then(|spec| spec.match_resources.as_ref());
+        for rule in matched.map_or(&[][..], |matched| list(&matched.resource_rules)) {
+            for operation in list(&rule.operations) {
+                let path = Path::new("spec.matchResources.resourceRules.operations");
+                let supported = &["*", "CONNECT", "CREATE", "UPDATE"];
+                check::one_of(operation, supported, &path, &mut errors);
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, _old: &Self) -> ErrorList {
+        self.validate()
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
@@ -44,5 +79,16 @@ impl Behaviour for MutatingAdmissionPolicyBinding {
             Value::from(super::parameters(parameters)),
             age(&self.metadata, now),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bindings() {
+        let yaml = include_str!("../../testdata/mutating_admission_policy_binding.yaml");
+        crate::testing::run::<MutatingAdmissionPolicyBinding>(yaml);
     }
 }

@@ -4,18 +4,34 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use serde_json::Value;
 
+use super::{defaults, validation};
 use crate::{
+    field::ErrorList,
     shape,
     strategy::{Behaviour, Shape},
 };
 use crate::{
     strategy::Column,
     table::{AGE, NAME, age, column, name},
-    zero::list,
+    zero::{list, list_mut},
 };
 
 impl Behaviour for MutatingWebhookConfiguration {
     const SHAPE: Shape<Self> = shape!(generation: webhooks);
+
+    fn default_fields(&mut self) {
+        for hook in list_mut(&mut self.webhooks) {
+            defaults::mutating(hook);
+        }
+    }
+
+    fn validate(&self) -> ErrorList {
+        validation::webhooks(list(&self.webhooks))
+    }
+
+    fn validate_update(&self, _old: &Self) -> ErrorList {
+        self.validate()
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
@@ -36,5 +52,16 @@ impl Behaviour for MutatingWebhookConfiguration {
             Value::from(list(&self.webhooks).len()),
             age(&self.metadata, now),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations() {
+        let yaml = include_str!("../../testdata/mutating_webhook_configuration.yaml");
+        crate::testing::run::<MutatingWebhookConfiguration>(yaml);
     }
 }

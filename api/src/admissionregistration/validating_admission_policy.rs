@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use serde_json::Value;
 
+use super::defaults;
 use crate::{
     shape,
     strategy::{Behaviour, Shape, StatusMeta},
@@ -16,6 +17,14 @@ use crate::{
 
 impl Behaviour for ValidatingAdmissionPolicy {
     const SHAPE: Shape<Self> = shape!(generation: spec, status, StatusMeta::Keep);
+
+    fn default_fields(&mut self) {
+        let Some(spec) = &mut self.spec else { return };
+        defaults::failure_policy(&mut spec.failure_policy);
+        if let Some(resources) = &mut spec.match_constraints {
+            defaults::match_resources(resources);
+        }
+    }
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[

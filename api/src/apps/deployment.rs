@@ -13,7 +13,7 @@ use super::workload::{self, Selected};
 use crate::{
     check,
     core::pod::defaults,
-    field::{ErrorList, Path, value_of},
+    field::{BadValue, ErrorList, Path, value_of},
     selector, shape,
     strategy::{Behaviour, Column, Shape, StatusMeta, Subresource},
     table::{AGE, NAME, age, column, container_cells, wide},
@@ -189,7 +189,14 @@ fn validate_strategy(strategy: &DeploymentStrategy, path: &Path, errors: &mut Er
         ("RollingUpdate", None) => {
             errors.push(update_path.required("this should be defaulted and never be nil"));
         }
-        _ => errors.push(path.not_supported(value_of(strategy), &["Recreate", "RollingUpdate"])),
+        (kind, rolling) => {
+            let rolling = rolling.as_ref().map_or(Value::Null.into(), |rolling| {
+                workload::shown(&rolling.max_unavailable, &rolling.max_surge)
+            });
+            let strategy =
+                BadValue::Struct(vec![("Type", kind.into()), ("RollingUpdate", rolling)]);
+            errors.push(path.not_supported(strategy, &["Recreate", "RollingUpdate"]));
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use k8s_openapi::{
 use crate::{
     check,
     core::pod::{validation, warnings},
-    field::{ErrorList, Path, value_of},
+    field::{BadValue, ErrorList, Path, value_of},
     names, selector,
     zero::text,
 };
@@ -171,4 +171,15 @@ pub fn warnings_on_update(
         return Vec::new();
     }
     template_warnings(template)
+}
+/// A rolling update as errors show it. Upstream holds both numbers even where none is given.
+pub fn shown(max_unavailable: &Option<IntOrString>, max_surge: &Option<IntOrString>) -> BadValue {
+    let number = |number: &Option<IntOrString>| match number {
+        Some(number) => value_of(number).into(),
+        None => 0.into(),
+    };
+    BadValue::Struct(vec![
+        ("MaxUnavailable", number(max_unavailable)),
+        ("MaxSurge", number(max_surge)),
+    ])
 }

@@ -174,3 +174,14 @@ fn condition(request: &CertificateSigningRequest) -> String {
     let issued = if is_issued { ",Issued" } else { "" };
     format!("{decision}{failed}{issued}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests() {
+        let yaml = include_str!("../../testdata/certificate_signing_request.yaml");
+        crate::testing::run::<CertificateSigningRequest>(yaml);
+    }
+}

@@ -12,7 +12,7 @@ use super::pod::{
 };
 use crate::{
     check,
-    field::{ErrorList, Path, value_of},
+    field::{BadValue, ErrorList, Path, value_of},
     formats, names,
     quantity::ResourceList,
     shape,
@@ -192,7 +192,12 @@ fn taints(taints: &[Taint], path: &Path, errors: &mut ErrorList) {
         }
         let is_same = |other: &Taint| other.key == taint.key && other.effect == taint.effect;
         if taints[..index].iter().any(is_same) {
-            let error = path.duplicate(value_of(taint));
+            let error = path.duplicate(BadValue::Struct(vec![
+                ("Key", taint.key.as_str().into()),
+                ("Value", text(&taint.value).into()),
+                ("Effect", taint.effect.as_str().into()),
+                ("TimeAdded", value_of(&taint.time_added).into()),
+            ]));
             errors.push(error.with_detail("taints must be unique by key and effect pair"));
         }
     }
@@ -288,7 +293,10 @@ fn validate_change(new: &Node, old: &Node, errors: &mut ErrorList) {
     for (index, address) in addresses.iter().enumerate() {
         if addresses[..index].contains(address) {
             let path = Path::new("status.addresses").index(index);
-            errors.push(path.duplicate(value_of(address)));
+            errors.push(path.duplicate(BadValue::Struct(vec![
+                ("Type", address.type_.as_str().into()),
+                ("Address", address.address.as_str().into()),
+            ])));
         }
     }
     let (cidrs, old_cidrs) = (list(&spec.pod_cidrs), list(&old_spec.pod_cidrs));

@@ -133,11 +133,8 @@ fn json_key(secret: &Secret, key: &str, path: &Path, errors: &mut ErrorList) {
         None => errors.push(path.required("")),
         Some(value) => {
             if let Err(error) = serde_json::from_slice::<Map<String, Value>>(&value.0) {
-                let message = if error.is_eof() {
-                    "unexpected end of JSON input".to_owned()
-                } else {
-                    error.to_string()
-                };
+                let message =
+                    crate::decode::go::syntax_error(&value.0).unwrap_or_else(|| error.to_string());
                 errors.push(path.invalid("<secret contents redacted>", message));
             }
         }

@@ -47,9 +47,12 @@ fn package(rust: &str) -> &str {
         .unwrap_or(rust)
 }
 
-/// Whether the type is an optional one of that generic type: `Vec` or `BTreeMap`.
+/// Whether the type is an optional one of that generic type, `Vec` or `BTreeMap`, of which an
+/// empty one is absent. No policies to scale by are not the default ones.
 pub(super) fn is_optional(rust: &str, generic: &str) -> bool {
-    argument(rust, "Option").is_some_and(|inner| argument(inner, generic).is_some())
+    argument(rust, "Option").is_some_and(|inner| {
+        argument(inner, generic).is_some_and(|item| !item.ends_with("::HPAScalingPolicy"))
+    })
 }
 
 pub(super) fn is_int_or_string(rust: &str) -> bool {

@@ -13,10 +13,10 @@ use crate::{
         validation::{resources, scheduling},
         warnings,
     },
-    field::{ErrorList, Path, value_of},
+    field::{BadValue, ErrorList, Path},
     strategy::{Behaviour, Column},
     table::{AGE, NAME, age, column, name},
-    zero::list,
+    zero::{list, text},
 };
 
 impl Behaviour for RuntimeClass {
@@ -87,7 +87,13 @@ fn validate_scheduling(scheduling: &Scheduling, errors: &mut ErrorList) {
             } == *toleration
         };
         if tolerations[..index].iter().any(is_same) {
-            errors.push(path.index(index).duplicate(value_of(toleration)));
+            errors.push(path.index(index).duplicate(BadValue::Struct(vec![
+                ("Key", text(&toleration.key).into()),
+                ("Operator", text(&toleration.operator).into()),
+                ("Value", text(&toleration.value).into()),
+                ("Effect", text(&toleration.effect).into()),
+                ("TolerationSeconds", toleration.toleration_seconds.into()),
+            ])));
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     apps::workload,
     check,
-    field::{ErrorList, Path, value_of},
+    field::{BadValue, ErrorList, Path, value_of},
     shape,
     strategy::{Behaviour, Column, Shape, Subresource},
     table::{AGE, NAME, age, column, name},
@@ -95,7 +95,15 @@ fn validate_spec(spec: &PodDisruptionBudgetSpec, errors: &mut ErrorList) {
     let path = Path::new("spec");
     if spec.min_available.is_some() && spec.max_unavailable.is_some() {
         errors.push(path.invalid(
-            value_of(spec),
+            BadValue::Struct(vec![
+                ("MinAvailable", value_of(&spec.min_available).into()),
+                ("Selector", value_of(&spec.selector).into()),
+                ("MaxUnavailable", value_of(&spec.max_unavailable).into()),
+                (
+                    "UnhealthyPodEvictionPolicy",
+                    value_of(&spec.unhealthy_pod_eviction_policy).into(),
+                ),
+            ]),
             "minAvailable and maxUnavailable cannot be both set",
         ));
     }

@@ -62,8 +62,44 @@ pub fn object(
     send(output, code, Pieces::one(json))
 }
 
-/// Answers with an object that is not in the cache: the result of a dry run, or of a
-/// subresource of another kind.
+/// Answers with an object that a dry run would have stored.
+pub fn imagined(
+    output: &Output,
+    code: StatusCode,
+    resource: &Resource,
+    object: &dyn Object,
+) -> Result<Response<Body>, ApiError> {
+    let metadata = || serde_json::to_vec(object.meta()).map_err(ApiError::internal);
+    let json = match output.transform {
+        Transform::None => return loose_object(output, code, object),
+        Transform::Metadata(version) => table::partial(version, &metadata()?),
+        Transform::MetadataList(_) => return Err(no_list(resource)),
+        Transform::Table { version, include } => {
+            let kind = &resource.kind;
+            let list = match &object.meta().resource_version {
+                Some(revision) => format!(r#"{{"resourceVersion":"{revision}"}}"#),
+                None => "{}".to_owned(),
+            };
+            let mut json = Vec::new();
+            if include == IncludeObject::Object {
+                object.write_json(&mut json);
+            }
+            let row = Row {
+                object,
+                metadata: &metadata()?,
+                json: &json,
+            };
+            let mut out = Vec::new();
+            table::write_head(&mut out, kind, version, list.as_bytes(), true);
+            table::write_row(&mut out, kind, version, include, &row, Timestamp::now());
+            out.extend_from_slice(table::TAIL);
+            out.into()
+        }
+    };
+    json_bytes(output, code, json)
+}
+
+/// Answers with an object that is not in the cache: the result of a subresource of another kind.
 pub fn loose_object(
     output: &Output,
     code: StatusCode,
@@ -165,10 +201,7 @@ pub fn transformed(
     match transform {
         Transform::None => resource.json(entry),
         Transform::Metadata(version) => Ok(table::partial(version, &entry.metadata())),
-        Transform::MetadataList(_) => Err(not_acceptable(format!(
-            "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
-            resource.kind.kind
-        ))),
+        Transform::MetadataList(_) => Err(no_list(resource)),
         Transform::Table { version, include } => {
             let metadata = format!(r#"{{"resourceVersion":"{}"}}"#, entry.revision);
             let entries = std::slice::from_ref(entry);
@@ -223,6 +256,13 @@ fn list_pieces(kind: &str, api_version: &str, metadata: &[u8], items: Vec<Piece>
     head.extend_from_slice(metadata);
     head.extend_from_slice(br#","items":["#);
     Pieces::list(head.into(), items.into_iter(), Bytes::from_static(b"]}"))
+}
+
+fn no_list(resource: &Resource) -> ApiError {
+    not_acceptable(format!(
+        "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
+        resource.kind.kind
+    ))
 }
 
 fn not_acceptable(message: String) -> ApiError {

@@ -33,7 +33,7 @@ impl Written {
     ) -> Result<Response<Body>, ApiError> {
         match self {
             Written::Stored(entry) => respond::object(output, code, resource, entry),
-            Written::Imagined(object) => respond::loose_object(output, code, &**object),
+            Written::Imagined(object) => respond::imagined(output, code, resource, &**object),
         }
     }
 

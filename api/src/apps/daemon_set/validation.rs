@@ -4,11 +4,13 @@ use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetStatus, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
 
+use serde_json::Value;
+
 use crate::{
     apps::workload::{self, labels},
     check,
     core::pod::validation,
-    field::{ErrorList, Path, value_of},
+    field::{BadValue, ErrorList, Path, value_of},
     selector,
     zero::text,
 };
@@ -72,9 +74,14 @@ fn update_strategy(strategy: &DaemonSetUpdateStrategy, path: &Path, errors: &mut
         ("OnDelete", _) => {}
         ("RollingUpdate", None) => errors.push(rolling_path.required("")),
         ("RollingUpdate", Some(rolling)) => rolling_update(rolling, &rolling_path, errors),
-        _ => {
+        (kind, rolling) => {
             let supported = &["RollingUpdate", "OnDelete"];
-            errors.push(path.not_supported(value_of(strategy), supported));
+            let rolling = rolling.as_ref().map_or(Value::Null.into(), |rolling| {
+                workload::shown(&rolling.max_unavailable, &rolling.max_surge)
+            });
+            let strategy =
+                BadValue::Struct(vec![("Type", kind.into()), ("RollingUpdate", rolling)]);
+            errors.push(path.not_supported(strategy, supported));
         }
     }
 }

@@ -8,11 +8,13 @@ use k8s_openapi::api::{
     core::v1::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume},
 };
 
+use serde_json::Value;
+
 use crate::{
     apps::workload::{self, Selected},
     check,
     core::{persistent_volume_claim, pod::validation},
-    field::{ErrorList, Path, value_of},
+    field::{BadValue, ErrorList, Path, value_of},
     selector,
     zero::{list, text},
 };
@@ -119,13 +121,25 @@ fn update_strategy(strategy: &StatefulSetUpdateStrategy, path: &Path, errors: &m
     match (text(&strategy.type_), &strategy.rolling_update) {
         ("", _) => errors.push(path.required("")),
         ("OnDelete", Some(rolling)) => errors.push(rolling_path.invalid(
-            value_of(rolling),
+            shown(rolling),
             "only allowed for updateStrategy 'RollingUpdate'",
         )),
         ("RollingUpdate", Some(rolling)) => rolling_update(rolling, &rolling_path, errors),
         ("OnDelete" | "RollingUpdate", None) => {}
-        _ => errors.push(path.invalid(value_of(strategy), "must be 'RollingUpdate' or 'OnDelete'")),
+        (kind, rolling) => {
+            let rolling = rolling.as_ref().map_or(Value::Null.into(), shown);
+            let strategy =
+                BadValue::Struct(vec![("Type", kind.into()), ("RollingUpdate", rolling)]);
+            errors.push(path.invalid(strategy, "must be 'RollingUpdate' or 'OnDelete'"));
+        }
     }
+}
+
+fn shown(rolling: &RollingUpdateStatefulSetStrategy) -> BadValue {
+    BadValue::Struct(vec![
+        ("Partition", rolling.partition.unwrap_or_default().into()),
+        ("MaxUnavailable", value_of(&rolling.max_unavailable).into()),
+    ])
 }
 
 fn rolling_update(rolling: &RollingUpdateStatefulSetStrategy, path: &Path, errors: &mut ErrorList) {

@@ -146,6 +146,8 @@ fn metric(spec: &MetricSpec, path: &Path, errors: &mut ErrorList) {
             errors.push(path.required("must populate information for the given metric source"));
         }
     }
+    // Upstream says it twice: the kind of metric is also none of those that have a source.
+    check::one_of(&spec.type_, METRIC_TYPES, &type_path, errors);
     if sources.iter().filter(|(.., present)| *present).count() == 1 {
         return;
     }

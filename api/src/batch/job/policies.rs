@@ -4,7 +4,6 @@ use k8s_openapi::api::batch::v1::{
     JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
     PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule, SuccessPolicy, SuccessPolicyRule,
 };
-use serde_json::Value;
 
 use super::{indexes, validation::is_indexed};
 use crate::{
@@ -82,7 +81,7 @@ fn exit_codes(
     }
     let path = path.child("values");
     if codes.values.is_empty() {
-        errors.push(path.invalid(Value::Null, "at least one value is required"));
+        errors.push(path.invalid(Vec::<i32>::new(), "at least one value is required"));
     } else if codes.values.len() > MAX_EXIT_CODES {
         errors.push(path.too_many(codes.values.len(), MAX_EXIT_CODES));
     }

@@ -26,6 +26,8 @@ pub fn update(new: &Job, old: &Job) -> ErrorList {
         .iter()
         .all(|key| labels.is_some_and(|labels| labels.contains_key(*key)));
     let mut errors = validation::job(new, prefixed);
+    // Upstream tells twice what is wrong with the spec as such.
+    validation::whole_spec(new_spec, &mut errors);
     let path = Path::new("spec");
     completions(new_spec, old_spec, &path.child("completions"), &mut errors);
     macro_rules! immutable {

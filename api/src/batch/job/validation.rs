@@ -33,9 +33,7 @@ pub fn job(job: &Job, prefixed_labels: bool) -> ErrorList {
         return errors;
     };
     generated_selector(job, spec, prefixed_labels, &mut errors);
-    let path = Path::new("spec");
-    job_spec(spec, &path, &mut errors);
-    selects_its_pods(spec, &path, &mut errors);
+    whole_spec(spec, &mut errors);
     if is_indexed(spec)
         && let Some(completions) = spec.completions.filter(|count| *count > 0)
     {
@@ -49,6 +47,13 @@ pub fn job(job: &Job, prefixed_labels: bool) -> ErrorList {
         }
     }
     errors
+}
+
+/// The spec of a Job with its selector.
+pub fn whole_spec(spec: &JobSpec, errors: &mut ErrorList) {
+    let path = Path::new("spec");
+    job_spec(spec, &path, errors);
+    selects_its_pods(spec, &path, errors);
 }
 
 /// The Job in a CronJob, whose selector and labels come when the Job is made.

@@ -165,6 +165,8 @@ fn node_affinity(affinity: &VolumeNodeAffinity, path: &Path, errors: &mut ErrorL
 /// Checks a change: the source stays, and the nodes that it can be reached from.
 pub fn update(new: &PersistentVolume, old: &PersistentVolume) -> ErrorList {
     let mut errors = create(new);
+    // Upstream tells twice what is wrong with the volume as such.
+    errors.extend_from_within(..);
     let (Some(new), Some(old)) = (&new.spec, &old.spec) else {
         return errors;
     };

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use serde_json::json;
+use serde_json::Value;
 
 use super::{allocation::needs_health_check_node_port, is_externally_accessible, is_headless};
 use crate::{
     check,
-    field::{ErrorList, Path, value_of},
+    field::{BadValue, ErrorList, Path, value_of},
     formats,
     zero::{list, text},
 };
@@ -327,10 +327,14 @@ fn port_conflicts(spec: &ServiceSpec, path: &Path, errors: &mut ErrorList) {
         let is_same =
             |other: &ServicePort| other.protocol == port.protocol && other.port == port.port;
         if ports[..index].iter().any(is_same) {
-            errors.push(path.index(index).duplicate(json!({
-                "Name": "", "Protocol": text(&port.protocol), "AppProtocol": null,
-                "Port": port.port, "TargetPort": 0, "NodePort": 0,
-            })));
+            errors.push(path.index(index).duplicate(BadValue::Struct(vec![
+                ("Name", "".into()),
+                ("Protocol", text(&port.protocol).into()),
+                ("AppProtocol", Value::Null.into()),
+                ("Port", port.port.into()),
+                ("TargetPort", 0.into()),
+                ("NodePort", 0.into()),
+            ])));
         }
     }
 }
@@ -411,7 +415,7 @@ fn traffic_policies(spec: &ServiceSpec, path: &Path, errors: &mut ErrorList) {
     let internal_path = path.child("internalTrafficPolicy");
     match &spec.internal_traffic_policy {
         Some(policy) => check::one_of(policy, policies, &internal_path, errors),
-        None if text(&spec.type_) != "ExternalName" => {
+        None if matches!(text(&spec.type_), "ClusterIP" | "NodePort" | "LoadBalancer") => {
             errors.push(internal_path.required(""));
         }
         None => {}

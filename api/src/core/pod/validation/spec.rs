@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     check,
-    field::{ErrorList, Path, value_of},
+    field::{BadValue, ErrorList, Path, value_of},
     formats, names,
     zero::{list, text},
 };
@@ -304,11 +304,11 @@ fn resource_claim(
         &claim.resource_claim_template_name,
     ) {
         (Some(_), Some(_)) => errors.push(path.invalid(
-            value_of(claim),
+            shown(claim),
             "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
         )),
         (None, None) => errors.push(path.invalid(
-            value_of(claim),
+            shown(claim),
             "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
         )),
         _ => {}
@@ -351,4 +351,18 @@ fn file_key_volumes(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
             }
         }
     });
+}
+
+fn shown(claim: &PodResourceClaim) -> BadValue {
+    BadValue::Struct(vec![
+        ("Name", claim.name.as_str().into()),
+        (
+            "ResourceClaimName",
+            value_of(&claim.resource_claim_name).into(),
+        ),
+        (
+            "ResourceClaimTemplateName",
+            value_of(&claim.resource_claim_template_name).into(),
+        ),
+    ])
 }
