@@ -129,6 +129,11 @@ pub const TABLE: &[Controller] = &[
         run: |context, shutdown| Box::pin(volumes::binder::run(context, shutdown)),
     },
     Controller {
+        name: "persistentvolume-attach-detach-controller",
+        account: "attachdetach-controller",
+        run: |context, shutdown| Box::pin(volumes::attach::run(context, shutdown)),
+    },
+    Controller {
         name: "persistentvolumeclaim-protection-controller",
         account: "pvc-protection-controller",
         run: |context, shutdown| Box::pin(volumes::protection::claims(context, shutdown)),

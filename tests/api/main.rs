@@ -2,6 +2,7 @@
 //! killed over and over.
 
 mod access;
+mod claims;
 mod crash;
 mod encryption;
 mod etcd;

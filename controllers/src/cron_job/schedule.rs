@@ -12,6 +12,8 @@ const MARGIN: Duration = Duration::from_millis(100);
 /// Times that passed without a run, beyond which something is wrong.
 const MANY: i64 = 100;
 
+const TOO_CLOSE: &str = "time difference between two schedules is less than 1 second";
+
 /// A schedule in its time zone.
 pub(super) struct Clock {
     pub schedule: Schedule,
@@ -54,9 +56,13 @@ impl Clock {
             time: None,
             missed: 0,
         };
-        let Some(first) = self.next(earliest).filter(|first| *first <= now) else {
-            return Ok(none);
+        let Some(first) = self.next(earliest) else {
+            // Such as every 31 February. Upstream has no other words for it.
+            return Err(TOO_CLOSE.to_owned());
         };
+        if first > now {
+            return Ok(none);
+        }
         let Some(second) = self.next(first).filter(|second| *second <= now) else {
             return Ok(Recent {
                 time: Some(first),
@@ -65,7 +71,7 @@ impl Clock {
         };
         let between = second.duration_since(first).as_secs();
         if between < 1 {
-            return Err("time difference between two schedules is less than 1 second".to_owned());
+            return Err(TOO_CLOSE.to_owned());
         }
         let missed = now.duration_since(first).as_secs() / between + 1;
         // Not from the first on, which may be years ago. Schedules are not regular, so some steps
@@ -172,8 +178,106 @@ mod tests {
         assert_eq!(wait(None, "00:30:00"), seconds(1800));
         assert_eq!(wait(Some("01:00:00"), "01:00:01"), seconds(3599));
         assert_eq!(wait(Some("01:00:00"), "05:59:00"), seconds(60));
-        // Never: there is no 30 February.
-        let never = clock("0 0 30 2 *");
-        assert_eq!(never.wait(&object(None, None), at("00:30:00")), None);
+    }
+
+    #[test]
+    fn a_schedule_that_never_comes_is_wrong() {
+        let never = clock("59 23 31 2 *");
+        let object = object(None, None);
+        assert_eq!(
+            never.due(&object, at("01:00:00")),
+            Err(TOO_CLOSE.to_owned())
+        );
+        assert_eq!(never.wait(&object, at("01:00:00")), None);
+    }
+
+    /// Minutes from a Thursday, 10:00.
+    fn thursday(minutes: i64) -> Timestamp {
+        let hour: Timestamp = "2016-05-19T10:00:00Z".parse().expect("a time");
+        hour + SignedDuration::from_mins(minutes)
+    }
+
+    fn from_thursday(last: Option<i64>) -> CronJob {
+        let mut object = object(None, None);
+        let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+        object.metadata.creation_timestamp = Some(time(thursday(0)));
+        let status = object.status.get_or_insert_default();
+        status.last_schedule_time = last.map(|last| time(thursday(last)));
+        object
+    }
+
+    #[test]
+    fn times_that_are_not_regular_are_found_by_the_distance_of_the_first_two() {
+        const DAY: i64 = 24 * 60;
+        // The schedule, the last run, now, the time that is due.
+        let cases = [
+            ("30 6-16/4 * * 1-5", Some(30), DAY + 31, Some(DAY + 30)),
+            (
+                "30 6-16/4 * * 1-5",
+                Some(30),
+                4 * DAY + 31,
+                Some(4 * DAY + 30),
+            ),
+            ("30 6-16/4 * * 1-5", None, DAY + 31, Some(DAY + 30)),
+            ("30 10,11,12 * * 1-5", Some(30), 30 * 60 + 30, None),
+            ("*/5 * * * *", Some(30), 31, None),
+            ("*/5 * * * *", Some(30), 35, Some(35)),
+        ];
+        for (schedule, last, now, expected) in cases {
+            let due = clock(schedule).due(&from_thursday(last), thursday(now));
+            let due = due.expect("a decision");
+            assert_eq!(due.time, expected.map(thursday), "{schedule} at {now}");
+            assert!(!due.missed_many);
+        }
+        // The schedule, the last run, now, the minutes to the next.
+        let cases = [
+            ("30 6-16/4 * * 1-5", Some(30), DAY + 31, 3 * 60 + 59),
+            ("30 10,11,12 * * 1-5", Some(30), 30 * 60 + 30, 66 * 60),
+            ("0 12 * * 4", Some(120), 19 * DAY + 90, 48 * 60 + 30),
+        ];
+        for (schedule, last, now, minutes) in cases {
+            let wait = clock(schedule).wait(&from_thursday(last), thursday(now));
+            let expected = Duration::from_secs(minutes * 60) + MARGIN;
+            assert_eq!(wait, Some(expected), "{schedule} at {now}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_hundred_missed_times_are_many() {
+        let missed = |now| {
+            let due = clock("* * * * *").due(&from_thursday(None), thursday(now));
+            due.expect("a decision").missed_many
+        };
+        assert!(!missed(100));
+        assert!(missed(101));
+    }
+
+    #[test]
+    fn a_time_is_meant_in_its_zone_also_when_clocks_change() {
+        let berlin = Clock {
+            schedule: Schedule::parse("30 8 * * *").expect("a schedule"),
+            zone: TimeZone::get("Europe/Berlin").expect("a time zone"),
+        };
+        let mut object = object(None, None);
+        let time = |text: &str| text.parse::<Timestamp>().expect("a time");
+        // The clocks go forward on 29 March.
+        for (last, now, due) in [
+            (
+                "2026-03-27T07:30:00Z",
+                "2026-03-28T07:31:00Z",
+                "2026-03-28T07:30:00Z",
+            ),
+            (
+                "2026-03-28T07:30:00Z",
+                "2026-03-29T06:31:00Z",
+                "2026-03-29T06:30:00Z",
+            ),
+        ] {
+            let status = object.status.get_or_insert_default();
+            let meta = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+            status.last_schedule_time = Some(meta(time(last)));
+            let found = berlin.due(&object, time(now)).expect("a decision");
+            assert_eq!(found.time, Some(time(due)));
+        }
     }
 }

@@ -391,6 +391,32 @@ mod tests {
     }
 
     #[test]
+    fn of_each_subset_a_thousand_addresses_are_mirrored() {
+        let addresses = |count: usize, net: u8| -> Vec<Value> {
+            let ip = |n: usize| format!("10.{net}.{}.{}", n / 250, n % 250);
+            (0..count).map(|n| json!({ "ip": ip(n) })).collect()
+        };
+        let subset = |count, net, port| json!({ "addresses": addresses(count, net), "ports": [{ "port": port }] });
+        let given = endpoints(&json!([
+            subset(1200, 1, 80),
+            subset(1001, 2, 81),
+            subset(3, 3, 82)
+        ]));
+        let mirror = Mirror::of(&given);
+        assert_eq!((mirror.invalid, mirror.skipped), (0, 201));
+        let actions = mirror.actions(&given, Vec::new());
+        let mut sizes: Vec<usize> = actions
+            .iter()
+            .map(|action| match action {
+                Action::Create(slice) => slices::endpoints(slice).len(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [3, 1000, 1000]);
+    }
+
+    #[test]
     fn endpoints_are_mirrored_by_family_and_ports_and_then_left_alone() {
         let ports = json!([{ "name": "sql", "port": 5432, "protocol": "TCP" }]);
         let given = endpoints(&json!([

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use coracle_client::Informer;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{ResourceExt as _, api::DeleteParams};
@@ -67,7 +66,7 @@ impl Controller {
     async fn collect(&self, missing: &mut HashMap<String, Instant>) {
         let pods = self.pods.cache.list();
         let gone = self.gone(&pods, missing).await;
-        for doomed in doomed(&pods, &self.nodes.cache, &gone, ENDED) {
+        for doomed in doomed(&pods, |name| self.nodes.get("", name), &gone, ENDED) {
             if let Err(error) = self.remove(&doomed).await {
                 let pod = doomed.pod.name_any();
                 tracing::info!(pod, %error, "cannot delete the pod, trying again");
@@ -130,13 +129,12 @@ impl Controller {
 /// The pods that have to go, each once.
 fn doomed(
     pods: &[Arc<Pod>],
-    nodes: &Informer<Node>,
+    node: impl Fn(&str) -> Option<Arc<Node>>,
     gone: &HashSet<String>,
     keep: usize,
 ) -> Vec<Doomed> {
     let out_of_service = |pod: &Pod| {
-        let node = nodes.get("", pods::node_name(pod));
-        node.is_some_and(|node| {
+        node(pods::node_name(pod)).is_some_and(|node| {
             let ready = ready_condition(&node).map(readiness);
             let tainted = taints::list(&node)
                 .iter()
@@ -148,8 +146,8 @@ fn doomed(
     let mut doomed = Vec::new();
     for pod in pods {
         let deleted = pod.metadata.deletion_timestamp.is_some();
-        let node = pods::node_name(pod);
-        if gone.contains(node) {
+        let name = pods::node_name(pod);
+        if gone.contains(name) {
             doomed.push(Doomed {
                 pod: pod.clone(),
                 disruption: Some(Disruption {
@@ -157,7 +155,7 @@ fn doomed(
                     message: "PodGC: node no longer exists",
                 }),
             });
-        } else if deleted && (node.is_empty() || out_of_service(pod))
+        } else if deleted && (name.is_empty() || out_of_service(pod))
             || surplus.contains(&pod.uid().unwrap_or_default())
         {
             doomed.push(Doomed {
@@ -199,6 +197,57 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn parsed<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Arc<T> {
+        Arc::new(serde_json::from_value(value).expect("an object"))
+    }
+
+    #[test]
+    fn pods_go_that_nobody_looks_after() {
+        let node = |name: &str| {
+            let taint =
+                json!({ "key": "node.kubernetes.io/out-of-service", "effect": "NoExecute" });
+            let (ready, taints) = match name {
+                "well" => ("True", json!([])),
+                "dead" => ("False", json!([])),
+                "lost" => ("False", json!([taint])),
+                // It came back, and the taint is still there.
+                "back" => ("True", json!([taint])),
+                _ => return None,
+            };
+            Some(parsed::<Node>(json!({
+                "metadata": { "name": name },
+                "spec": { "taints": taints },
+                "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+            })))
+        };
+        let gone = HashSet::from(["gone".to_owned()]);
+        // The pod's node, whether it is being deleted, and what becomes of it.
+        let cases = [
+            ("", false, None),
+            ("", true, Some(false)),
+            ("well", true, None),
+            ("dead", true, None),
+            ("back", true, None),
+            ("lost", false, None),
+            ("lost", true, Some(false)),
+            ("gone", false, Some(true)),
+            ("gone", true, Some(true)),
+            ("missing", true, None),
+        ];
+        for (name, deleted, expected) in cases {
+            let pod = parsed::<Pod>(json!({
+                "metadata": { "name": "p", "uid": "p",
+                    "deletionTimestamp": deleted.then_some("2026-01-01T00:00:00Z") },
+                "spec": { "nodeName": name, "containers": [] },
+                "status": { "phase": "Running" },
+            }));
+            let found = doomed(&[pod], node, &gone, ENDED);
+            let found: Vec<bool> = found.iter().map(|one| one.disruption.is_some()).collect();
+            let expected: Vec<bool> = expected.into_iter().collect();
+            assert_eq!(found, expected, "on {name:?}, deleted: {deleted}");
+        }
+    }
 
     #[test]
     fn evicted_pods_go_before_older_ones() {

@@ -1,7 +1,8 @@
 //! Volumes and claims: which belong together, and that none goes while it is used.
 //!
-//! Enter at [`binder`], [`protection`], [`class_protection`] and [`ephemeral`].
+//! Enter at [`binder`], [`attach`], [`protection`], [`class_protection`] and [`ephemeral`].
 
+pub(crate) mod attach;
 pub(crate) mod binder;
 pub(crate) mod class_protection;
 pub(crate) mod ephemeral;
