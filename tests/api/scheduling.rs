@@ -103,6 +103,18 @@ async fn until_refused(world: &World, name: &str) -> String {
     failure().await.unwrap_or_default()
 }
 
+/// A new node has taints until its conditions are seen.
+async fn until_untainted(world: &World, node: usize) {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    world
+        .until("the node is ready for pods", async || {
+            let node = nodes.get_opt(&node_name(node)).await.expect("a read");
+            let spec = node.ok_or("no node")?.spec.unwrap_or_default();
+            nothing(spec.taints.into_iter().flatten().map(|taint| taint.key))
+        })
+        .await;
+}
+
 fn disrupted_by(pod: &Pod) -> Option<String> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let condition = conditions
@@ -291,6 +303,7 @@ async fn spreading_may_take_more_victims() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_say_why() {
     let world = World::calm(1).await;
+    until_untainted(&world, 0).await;
     world
         .create::<Pod>(json!({
             "metadata": {"name": "restricted"},
