@@ -17,7 +17,7 @@ use crate::{
     fakes::node_name,
 };
 
-fn pod(name: &str, more: Value) -> Value {
+fn pod(name: &str, more: &Value) -> Value {
     let mut pod = json!({
         "metadata": {"name": name},
         "spec": {
@@ -84,7 +84,7 @@ async fn a_claim_is_made_from_its_template_reserved_and_given_back() {
     // On its node by hand: the scheduler reserves nothing for it.
     let claims = json!([{"name": "gpu", "resourceClaimTemplateName": "gpus"}]);
     let wanted = json!({"nodeName": node_name(0), "resourceClaims": claims});
-    world.create::<Pod>(pod("first", wanted)).await;
+    world.create::<Pod>(pod("first", &wanted)).await;
     world
         .until("the pod's status tells the claim's name", async || {
             let claims = world.list::<ResourceClaim>().await;
@@ -141,7 +141,7 @@ async fn a_claim_outlives_its_pods_and_is_free_when_they_are_gone() {
     let claims = json!([{"name": "gpu", "resourceClaimName": "shared"}]);
     for name in ["first", "second"] {
         let wanted = json!({"nodeName": node_name(0), "resourceClaims": claims});
-        world.create::<Pod>(pod(name, wanted)).await;
+        world.create::<Pod>(pod(name, &wanted)).await;
     }
     let reserved_for = async |names: &[&str]| {
         world
@@ -290,7 +290,7 @@ async fn reported(world: &World, node: usize) -> Vec<String> {
 async fn a_volume_is_attached_where_it_is_used_and_at_one_node_only() {
     let world = World::calm(2).await;
     csi_volume(&world).await;
-    world.create::<Pod>(pod("first", on(0))).await;
+    world.create::<Pod>(pod("first", &on(0))).await;
     let name = until_attaching(&world, 0).await;
     // The driver's part.
     let api: Api<VolumeAttachment> = Api::all(world.client.clone());
@@ -304,7 +304,7 @@ async fn a_volume_is_attached_where_it_is_used_and_at_one_node_only() {
     // The kubelet's part.
     let in_use = json!({"status": {"volumesInUse": [UNIQUE]}});
     patch_node(&world, 0, in_use, true).await;
-    world.create::<Pod>(pod("second", on(1))).await;
+    world.create::<Pod>(pod("second", &on(1))).await;
     let message = "Multi-Attach error for volume \"pv\" Volume is already used by pod(s) first";
     until_event(&world, "second", "FailedAttachVolume", message).await;
     world
