@@ -56,10 +56,10 @@ pub fn seconds(duration: Duration) -> String {
 }
 
 pub fn bytes(size: u64) -> String {
-    if size < 10_000 {
-        format!("{size} B")
-    } else {
-        format!("{:.1} MB", size as f64 / 1e6)
+    match size {
+        ..10_000 => format!("{size} B"),
+        ..1_000_000 => format!("{:.1} kB", size as f64 / 1e3),
+        _ => format!("{:.1} MB", size as f64 / 1e6),
     }
 }
 
