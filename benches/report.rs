@@ -57,8 +57,8 @@ pub fn seconds(duration: Duration) -> String {
 
 pub fn bytes(size: u64) -> String {
     match size {
-        ..10_000 => format!("{size} B"),
-        ..1_000_000 => format!("{:.1} kB", size as f64 / 1e3),
+        0..10_000 => format!("{size} B"),
+        10_000..1_000_000 => format!("{:.1} kB", size as f64 / 1e3),
         _ => format!("{:.1} MB", size as f64 / 1e6),
     }
 }

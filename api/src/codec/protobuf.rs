@@ -10,6 +10,8 @@
 
 mod decode;
 mod encode;
+#[cfg(test)]
+mod generated;
 mod special;
 #[cfg(test)]
 mod tests;
