@@ -110,6 +110,8 @@ pub enum BadValue {
     /// What upstream shows as its internal type: all fields by their names in Go, in that order,
     /// and null for what is not given.
     Struct(Vec<(&'static str, BadValue)>),
+    /// Several of those.
+    List(Vec<BadValue>),
 }
 
 impl<T: Into<Value>> From<T> for BadValue {
@@ -137,6 +139,16 @@ impl BadValue {
                     value.print_json(out);
                 }
                 out.push('}');
+            }
+            BadValue::List(items) => {
+                out.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    item.print_json(out);
+                }
+                out.push(']');
             }
         }
     }

@@ -154,6 +154,33 @@ pub fn subdomain_with_underscore(value: &str) -> Vec<String> {
     errors
 }
 
+/// `1.2.3`, `1.2.3-alpha.1+build.5`, as semver.org spec 2.0.0 has it.
+pub fn is_semantic_version(value: &str) -> bool {
+    let is_word = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let is_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let has_leading_zero = |part: &str| part.len() > 1 && part.starts_with('0');
+    let (version, build) = value
+        .split_once('+')
+        .map_or((value, None), |(version, build)| (version, Some(build)));
+    let (numbers, prerelease) = version
+        .split_once('-')
+        .map_or((version, None), |(numbers, after)| (numbers, Some(after)));
+    let is_number = |part: &str| is_word(part) && is_digits(part) && !has_leading_zero(part);
+    numbers.split('.').count() == 3
+        && numbers.split('.').all(is_number)
+        && prerelease.is_none_or(|after| {
+            after
+                .split('.')
+                .all(|part| is_word(part) && !(is_digits(part) && has_leading_zero(part)))
+        })
+        && build.is_none_or(|build| build.split('.').all(is_word))
+}
+
 /// `[A-Za-z_][A-Za-z0-9_]*`
 pub fn c_identifier(value: &str) -> Vec<String> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';

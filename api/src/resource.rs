@@ -1,6 +1,8 @@
 //! `resource.k8s.io` (dynamic resource allocation): one file per kind, one line per kind in [`kinds`].
 
+mod capacity_validation;
 mod device_class;
+mod device_validation;
 mod resource_claim;
 mod resource_claim_template;
 mod resource_slice;

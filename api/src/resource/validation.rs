@@ -83,7 +83,7 @@ pub fn is_short<T>(items: &[T], max: usize, path: &Path, errors: &mut ErrorList)
     items.len() <= max
 }
 
-fn unique(keys: &[&str], path: &Path, errors: &mut ErrorList) {
+pub fn unique(keys: &[&str], path: &Path, errors: &mut ErrorList) {
     for (index, key) in keys.iter().enumerate() {
         if keys[..index].contains(key) {
             errors.push(path.index(index).duplicate(*key));
@@ -241,6 +241,18 @@ fn request_references(
 
 /// `driver.example.com/name`
 fn attribute_name(attribute: &str, path: &Path, errors: &mut ErrorList) {
+    qualified_name(attribute, path, errors);
+    if !attribute.contains('/') {
+        errors.push(path.invalid(
+            attribute,
+            "a fully qualified name must be a domain and a name separated by a slash",
+        ));
+    }
+}
+
+/// The name of an attribute or a capacity, with or without a domain before a slash. More than
+/// one slash is not looked at, as upstream.
+pub fn qualified_name(name: &str, path: &Path, errors: &mut ErrorList) {
     const MAX_ID: usize = 32;
     let identifier = |id: &str, errors: &mut ErrorList| {
         if id.len() > MAX_ID {
@@ -248,14 +260,8 @@ fn attribute_name(attribute: &str, path: &Path, errors: &mut ErrorList) {
         }
         check::each(path, id, formats::c_identifier(id), errors);
     };
-    match attribute.split('/').collect::<Vec<_>>()[..] {
-        [id] => {
-            identifier(id, errors);
-            errors.push(path.invalid(
-                attribute,
-                "a fully qualified name must be a domain and a name separated by a slash",
-            ));
-        }
+    match name.split('/').collect::<Vec<_>>()[..] {
+        [id] => identifier(id, errors),
         [domain, id] => {
             if domain.is_empty() {
                 errors.push(path.invalid("", "the domain must not be empty"));
