@@ -94,6 +94,12 @@ impl Amount {
         }
     }
 
+    /// The same amount, written with another family of suffixes.
+    #[must_use]
+    pub fn with_format(self, format: Format) -> Self {
+        Amount { format, ..self }
+    }
+
     /// The integer that is not smaller (in magnitude) than the amount.
     pub fn value(self) -> i64 {
         saturate(divide_up(self.nano, NANO))

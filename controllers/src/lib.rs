@@ -21,6 +21,8 @@ mod discovery;
 mod disruption;
 mod endpoints;
 mod error;
+#[cfg(test)]
+mod fakes;
 mod garbage;
 mod hash;
 mod history;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_api::{quantity::Amount, selector::format_object};
+use coracle_api::quantity::{Amount, Format};
 use k8s_openapi::{
     api::{
         autoscaling::v2::{
@@ -13,7 +13,7 @@ use k8s_openapi::{
         },
         core::v1::Pod,
     },
-    apimachinery::pkg::api::resource::Quantity,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
 };
 use kube::api::GroupVersionKind;
 
@@ -77,13 +77,48 @@ fn quantity(milli: i64) -> Quantity {
     Amount::from_milli(milli).to_quantity()
 }
 
+/// What a resource's status says: memory is written in powers of two, as the metrics API does.
+fn resource_status(resource: &str, proposal: &Proposal) -> MetricValueStatus {
+    let amount = Amount::from_milli(proposal.usage);
+    let amount = if resource == "memory" {
+        amount.with_format(Format::BinarySi)
+    } else {
+        amount
+    };
+    MetricValueStatus {
+        average_utilization: proposal.utilization,
+        average_value: Some(amount.to_quantity()),
+        value: None,
+    }
+}
+
 fn value_status(average: bool, proposal: &Proposal) -> MetricValueStatus {
     let usage = Some(quantity(proposal.usage));
     MetricValueStatus {
-        average_utilization: proposal.utilization,
+        average_utilization: None,
         average_value: usage.clone().filter(|_| average),
         value: usage.filter(|_| !average),
     }
+}
+
+/// A metric's selector as events and conditions write it: in the words of Go.
+fn spelled(selector: Option<&LabelSelector>) -> String {
+    let Some(selector) = selector else {
+        return "nil".to_owned();
+    };
+    let mut text = String::from("&LabelSelector{MatchLabels:map[string]string{");
+    for (key, value) in selector.match_labels.iter().flatten() {
+        text += &format!("{key}: {value},");
+    }
+    text += "},MatchExpressions:[]LabelSelectorRequirement{";
+    for one in selector.match_expressions.iter().flatten() {
+        let values = one.values.as_deref().unwrap_or_default().join(" ");
+        let (key, operator) = (&one.key, &one.operator);
+        text += &format!(
+            "LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},"
+        );
+    }
+    text + "},}"
 }
 
 fn empty(type_: &str) -> MetricStatus {
@@ -100,10 +135,15 @@ impl Controller {
         look: &mut Look<'_>,
         target: &Target,
     ) -> Result<Wish, String> {
-        let (pods, selector) = self.selected(look, target).inspect_err(|error| {
-            self.warn(look.object, "FailedComputeMetricsReplicas", error);
-        })?;
         let current = target.replicas();
+        let (pods, selector) = match self.selected(look, target) {
+            Ok(selected) => selected,
+            Err(error) => {
+                self.warn(look.object, "FailedComputeMetricsReplicas", &error);
+                look.measured(current, Vec::new());
+                return Err(error);
+            }
+        };
         let observed = target
             .scale
             .status
@@ -126,7 +166,8 @@ impl Controller {
                 Ok(answer) => {
                     statuses.push(answer.status);
                     let replicas = answer.proposal.replicas;
-                    if wish.as_ref().is_none_or(|wish| replicas > wish.replicas) {
+                    let grows = |wish: &Wish| wish.replicas == 0 || replicas > wish.replicas;
+                    if wish.as_ref().is_none_or(grows) {
                         wish = Some(Wish {
                             replicas,
                             metric: answer.metric,
@@ -135,12 +176,12 @@ impl Controller {
                 }
                 Err(failure) => {
                     self.warn(look.object, failure.reason, &failure.why);
+                    // Each metric's status stands where its metric does.
                     statuses.push(empty(""));
                     failures.push(failure);
                 }
             }
         }
-        statuses.retain(|status| !status.type_.is_empty());
         look.measured(current, statuses);
         // When some metric is not known, what the others say is good enough only to grow.
         let enough = |wish: &Wish| failures.is_empty() || wish.replicas >= current;
@@ -181,7 +222,7 @@ impl Controller {
             let mut status = empty("Resource");
             status.resource = Some(ResourceMetricStatus {
                 name: name.clone(),
-                current: value_status(true, &proposal),
+                current: resource_status(name, &proposal),
             });
             return Ok(Answer {
                 proposal,
@@ -200,7 +241,7 @@ impl Controller {
             status.container_resource = Some(ContainerResourceMetricStatus {
                 name: name.clone(),
                 container: container.clone(),
-                current: value_status(true, &proposal),
+                current: resource_status(name, &proposal),
             });
             return Ok(Answer {
                 proposal,
@@ -250,7 +291,7 @@ impl Controller {
             "resource"
         };
         let (prefix, metric) = match (&target.average_value, target.average_utilization) {
-            (Some(_), _) => ("usage", format!("{name} {kind}")),
+            (Some(_), _) => ("usage", format!("{name} resource")),
             (None, Some(_)) => (
                 "utilization",
                 format!("{name} {kind} utilization (percentage of request)"),
@@ -273,7 +314,8 @@ impl Controller {
             (Some(average), _) => Goal::Average(milli(average)),
             (None, percent) => Goal::Utilization {
                 percent: percent.unwrap_or(100),
-                requests: replicas::requests(subject.pods, container, name).map_err(failed)?,
+                resource: name,
+                container,
             },
         };
         let proposal = replicas::by_pods(
@@ -347,9 +389,20 @@ impl Controller {
         let usage = self
             .metrics
             .object(namespace, &resource, &object.name, &source.metric)
-            .await
-            .map_err(failed)?;
+            .await;
+        let by_share = source.target.average_value.is_some();
+        let usage = usage.map_err(failed).map_err(|why| match by_share {
+            true => format!("failed to get {name} object metric: {why}"),
+            false => why,
+        })?;
         let (proposal, average) = by_target(&source.target, usage, subject, "object")?;
+        // Upstream calls it so.
+        let metric = if average {
+            let selector = spelled(source.metric.selector.as_ref());
+            format!("external metric {name}({selector})")
+        } else {
+            format!("{kind} metric {name}")
+        };
         let mut status = empty("Object");
         status.object = Some(ObjectMetricStatus {
             described_object: object.clone(),
@@ -358,7 +411,7 @@ impl Controller {
         });
         Ok(Answer {
             proposal,
-            metric: format!("{kind} metric {name}"),
+            metric,
             status,
         })
     }
@@ -369,14 +422,21 @@ impl Controller {
         subject: &Subject<'_>,
     ) -> Result<Answer, String> {
         let name = &source.metric.name;
-        let selector = format_object(source.metric.selector.as_ref());
+        let selector = spelled(source.metric.selector.as_ref());
+        let prefix = match source.target.average_value {
+            Some(_) => format!("failed to get {name} external metric"),
+            None => format!("failed to get external metric {name}"),
+        };
+        let failed = |why: String| format!("{prefix}: {why}");
         let usage = self
             .metrics
             .external(subject.namespace, &source.metric)
             .await;
         let usage = usage.map_err(|why| {
             let namespace = subject.namespace;
-            format!("unable to get external metric {namespace}/{name}/{selector}: {why}")
+            failed(format!(
+                "unable to get external metric {namespace}/{name}/{selector}: {why}"
+            ))
         })?;
         let (proposal, average) = by_target(&source.target, usage, subject, "external")?;
         let mut status = empty("External");

@@ -251,6 +251,7 @@ impl History {
     }
 
     /// How far the rules let the size go now.
+    #[allow(clippy::cast_possible_truncation, reason = "saturates, towards zero")]
     fn rate(
         &self,
         rules: Option<&HPAScalingRules>,
@@ -271,13 +272,14 @@ impl History {
         let proposals = rules.policies.iter().flatten().map(|policy| {
             let added = changes(&self.up, policy.period_seconds, now);
             let removed = changes(&self.down, policy.period_seconds, now);
-            let start = current - added + removed;
+            let start = current.saturating_sub(added).saturating_add(removed);
             let percent = policy.type_ == "Percent";
             match direction {
-                Direction::Up if percent => part(start, 100 + policy.value, 99),
-                Direction::Down if percent => part(start, 100 - policy.value, 0),
-                Direction::Up => start + policy.value,
-                Direction::Down => start - policy.value,
+                // Upwards it is rounded up, as otherwise a small size would never grow.
+                Direction::Up if percent => part(start, policy.value).ceil() as i32,
+                Direction::Down if percent => part(start, -policy.value) as i32,
+                Direction::Up => start.saturating_add(policy.value),
+                Direction::Down => start.saturating_sub(policy.value),
             }
         });
         let least_change = select == Some("Min");
@@ -294,10 +296,9 @@ enum Direction {
     Down,
 }
 
-/// So many percent; 99 more hundredths round up.
-fn part(number: i32, percent: i32, more: i64) -> i32 {
-    let hundredths = i64::from(number) * i64::from(percent) + more;
-    i32::try_from(hundredths / 100).unwrap_or(i32::MAX)
+/// The number and so many percent of it, in the arithmetic that upstream does it in.
+fn part(number: i32, percent: i32) -> f64 {
+    f64::from(number) * (1.0 + f64::from(percent) / 100.0)
 }
 
 /// Without rules, a size at most doubles at once; but four are always allowed.
@@ -318,98 +319,5 @@ fn limit(sizes: Sizes) -> (i32, Why) {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    const WINDOW: Duration = Duration::from_secs(300);
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_000_000 + second).expect("a time")
-    }
-
-    fn sizes(current: i32, desired: i32) -> Sizes {
-        Sizes {
-            current,
-            desired,
-            min: 1,
-            max: 100,
-        }
-    }
-
-    fn behavior(value: Value) -> HorizontalPodAutoscalerBehavior {
-        serde_json::from_value(value).expect("a behavior")
-    }
-
-    #[test]
-    fn sizes_double_at_most_and_stay_within_their_bounds() {
-        let of = |current, desired, max| {
-            let sizes = Sizes {
-                max,
-                ..sizes(current, desired)
-            };
-            let outcome = History::default().normalize(None, WINDOW, sizes, at(0));
-            (outcome.replicas, outcome.limited, outcome.limit.0)
-        };
-        assert_eq!(of(3, 5, 100), (5, false, "DesiredWithinRange"));
-        assert_eq!(of(3, 50, 100), (6, true, "ScaleUpLimit"));
-        assert_eq!(of(1, 50, 100), (4, true, "ScaleUpLimit"));
-        assert_eq!(of(3, 50, 5), (5, true, "TooManyReplicas"));
-        assert_eq!(of(3, 0, 5), (1, true, "TooFewReplicas"));
-    }
-
-    #[test]
-    fn a_higher_recommendation_holds_for_five_minutes() {
-        let mut history = History::default();
-        history.start(8, at(0));
-        let first = history.normalize(None, WINDOW, sizes(8, 3), at(10));
-        assert_eq!((first.replicas, first.able.0), (8, "ScaleDownStabilized"));
-        let second = history.normalize(None, WINDOW, sizes(8, 5), at(200));
-        assert_eq!(second.replicas, 8);
-        let later = history.normalize(None, WINDOW, sizes(8, 3), at(301));
-        assert_eq!(later.replicas, 5);
-        let last = history.normalize(None, WINDOW, sizes(5, 3), at(501));
-        assert_eq!((last.replicas, last.able.0), (3, "ReadyForNewScale"));
-    }
-
-    #[test]
-    fn rules_limit_the_change_in_a_period() {
-        let rules = behavior(json!({
-            "scaleUp": { "stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [
-                { "type": "Pods", "value": 4, "periodSeconds": 60 },
-                { "type": "Percent", "value": 50, "periodSeconds": 60 }] },
-            "scaleDown": { "stabilizationWindowSeconds": 0, "selectPolicy": "Min", "policies": [
-                { "type": "Pods", "value": 4, "periodSeconds": 60 },
-                { "type": "Percent", "value": 10, "periodSeconds": 60 }] },
-        }));
-        let mut history = History::default();
-        let up = history.normalize(Some(&rules), WINDOW, sizes(11, 50), at(0));
-        assert_eq!((up.replicas, up.limit.0), (17, "ScaleUpLimit"));
-        history.scaled(Some(&rules), 11, 17, at(0));
-        // Nothing more in this minute.
-        let more = history.normalize(Some(&rules), WINDOW, sizes(17, 50), at(30));
-        assert_eq!(more.replicas, 17);
-        let next = history.normalize(Some(&rules), WINDOW, sizes(17, 50), at(61));
-        assert_eq!(next.replicas, 26);
-        let down = History::default().normalize(Some(&rules), WINDOW, sizes(30, 1), at(0));
-        assert_eq!((down.replicas, down.limit.0), (27, "ScaleDownLimit"));
-    }
-
-    #[test]
-    fn windows_hold_in_both_directions_and_rules_can_forbid() {
-        let rules = behavior(json!({
-            "scaleUp": { "stabilizationWindowSeconds": 60, "selectPolicy": "Max", "policies": [
-                { "type": "Percent", "value": 900, "periodSeconds": 15 }] },
-            "scaleDown": { "stabilizationWindowSeconds": 0, "selectPolicy": "Disabled" },
-        }));
-        let mut history = History::default();
-        history.start(2, at(0));
-        let up = history.normalize(Some(&rules), WINDOW, sizes(2, 5), at(10));
-        assert_eq!((up.replicas, up.able.0), (2, "ScaleUpStabilized"));
-        let up = history.normalize(Some(&rules), WINDOW, sizes(2, 6), at(65));
-        assert_eq!(up.replicas, 5);
-        let down = History::default().normalize(Some(&rules), WINDOW, sizes(5, 1), at(0));
-        assert_eq!((down.replicas, down.limited), (5, true));
-    }
-}
+#[path = "limits_tests.rs"]
+mod tests;

@@ -63,7 +63,7 @@ impl Metrics {
     ) -> Result<Samples, String> {
         let path = format!(
             "namespaces/{namespace}/pods/*/{}?labelSelector={}&metricLabelSelector={}",
-            metric.name,
+            encode(&metric.name),
             encode(selector),
             encode(&written(metric.selector.as_ref())),
         );
@@ -89,7 +89,10 @@ impl Metrics {
             format!("namespaces/{namespace}/{resource}/{name}")
         };
         let selector = encode(&written(metric.selector.as_ref()));
-        let path = format!("{object}/{}?metricLabelSelector={selector}", metric.name);
+        let path = format!(
+            "{object}/{}?metricLabelSelector={selector}",
+            encode(&metric.name)
+        );
         let list = self.custom(&path, resource).await?;
         let found: Vec<&Value> = items(&list).collect();
         let [item] = found[..] else {
@@ -128,7 +131,7 @@ impl Metrics {
     ) -> Result<i64, String> {
         let path = format!(
             "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{}?labelSelector={}",
-            metric.name,
+            encode(&metric.name),
             encode(&written(metric.selector.as_ref())),
         );
         let list = self.get(path).await.map_err(|error| {
@@ -219,7 +222,7 @@ fn window(item: &Value) -> Option<Duration> {
     Duration::try_from(window).ok()
 }
 
-/// A pod that does not tell for every container is left out.
+/// A pod that does not tell for every container, or of none, is left out.
 fn resource_samples(list: &Value, resource: &str, container: Option<&str>) -> Samples {
     let sample = |item: &Value| {
         let containers = item["containers"].as_array()?;
@@ -227,9 +230,7 @@ fn resource_samples(list: &Value, resource: &str, container: Option<&str>) -> Sa
             .iter()
             .filter(|one| container.is_none_or(|name| one["name"] == name))
             .peekable();
-        if container.is_some() {
-            wanted.peek()?;
-        }
+        wanted.peek()?;
         let mut value = 0;
         for one in wanted {
             value += amount(one["usage"].get(resource)?)?;

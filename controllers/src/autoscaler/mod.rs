@@ -8,6 +8,8 @@ mod evaluate;
 mod limits;
 mod metrics;
 mod replicas;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -29,7 +31,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{DynamicObject, GroupVersionKind, PostParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, PostParams},
 };
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -51,21 +53,15 @@ const NAME: &str = "horizontal-pod-autoscaler";
 const ABLE: &str = "AbleToScale";
 const ACTIVE: &str = "ScalingActive";
 const LIMITED: &str = "ScalingLimited";
+/// Told only where scaling to zero is allowed, which it is not.
+const AT_ZERO: &str = "ScaledToZero";
+
+/// How often a size is written against others who write too.
+const RESCALES: usize = 5;
 
 /// Runs the autoscalers.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
-    let controller = Controller {
-        client: context.client.clone(),
-        settings: context.config.autoscaling,
-        metrics: Metrics::new(context.client.clone()),
-        autoscalers: context.objects(),
-        pods: context.informers.get(),
-        recorder: context.recorder(NAME),
-        histories: Mutex::default(),
-        selectors: Mutex::default(),
-        queue: Queue::default(),
-    };
-    controller.run(shutdown).await
+    Controller::new(&context).run(shutdown).await
 }
 
 struct Controller {
@@ -135,6 +131,20 @@ fn group_version(api_version: &str) -> (&str, &str) {
 }
 
 impl Controller {
+    fn new(context: &Context) -> Self {
+        Controller {
+            client: context.client.clone(),
+            settings: context.config.autoscaling,
+            metrics: Metrics::new(context.client.clone()),
+            autoscalers: context.objects(),
+            pods: context.informers.get(),
+            recorder: context.recorder(NAME),
+            histories: Mutex::default(),
+            selectors: Mutex::default(),
+            queue: Queue::default(),
+        }
+    }
+
     async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let autoscalers = changes::each(&self.autoscalers.cache, |seen| match seen {
             // Its own writes are no reason to look at once.
@@ -220,16 +230,19 @@ impl Controller {
         if current == 0 {
             let message = "scaling is disabled since the replica count of the target is zero";
             look.set(ACTIVE, false, "ScalingDisabled", message);
+            conditions::remove(&mut look.status.conditions, AT_ZERO);
             look.measured(current, Vec::new());
             look.status.desired_replicas = 0;
             return Ok(());
         }
         if current > max {
             let why = "Current number of replicas above Spec.MaxReplicas";
+            look.measured(current, Vec::new());
             return self.rescale(key, look, &target, max, why).await;
         }
         if current < min {
             let why = "Current number of replicas below Spec.MinReplicas";
+            look.measured(current, Vec::new());
             return self.rescale(key, look, &target, min, why).await;
         }
         let wish = self.evaluate(key, look, &target).await?;
@@ -272,17 +285,49 @@ impl Controller {
         let version = reference.api_version.as_deref().unwrap_or("v1");
         let (group, version) = group_version(version);
         let kind = GroupVersionKind::gvk(group, version, &reference.kind);
-        let found = Box::pin(kube::discovery::pinned_kind(&self.client, &kind)).await;
-        let (resource, _) = found.map_err(|_| {
-            let dot = if group.is_empty() { "" } else { "." };
-            let kind = &reference.kind;
-            format!("no matches for kind \"{kind}{dot}{group}\"")
-        })?;
+        let resource = match Box::pin(kube::discovery::pinned_kind(&self.client, &kind)).await {
+            Ok((resource, _)) => resource,
+            Err(_) => self.in_any_version(&kind).await?,
+        };
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), namespace, &resource);
         let scale = Box::pin(api.get_scale(&reference.name)).await;
         let scale = scale.map_err(|error| error::message(&error))?;
         Ok(Target { api, scale })
+    }
+
+    /// Which version a reference names does not matter as long as the group has the kind.
+    async fn in_any_version(&self, kind: &GroupVersionKind) -> Result<ApiResource, String> {
+        let group = Box::pin(kube::discovery::group(&self.client, &kind.group)).await;
+        let found = group.ok().and_then(|group| {
+            let mut resources = group.resources_by_stability().into_iter();
+            resources.find(|(resource, _)| resource.kind == kind.kind)
+        });
+        found.map(|(resource, _)| resource).ok_or_else(|| {
+            format!(
+                "no matches for kind {:?} in group {:?}",
+                kind.kind, kind.group
+            )
+        })
+    }
+
+    /// Writes the size; when somebody else has changed the target meanwhile, again.
+    async fn write(&self, target: &Target, name: &str, desired: i32) -> Result<(), kube::Error> {
+        let params = PostParams::default();
+        let mut scale = target.scale.clone();
+        for _ in 1..RESCALES {
+            scale.spec.get_or_insert_default().replicas = Some(desired);
+            let written = Box::pin(target.api.replace_scale(name, &params, &scale)).await;
+            match written {
+                Err(error) if error::is_conflict(&error) => {
+                    scale = Box::pin(target.api.get_scale(name)).await?;
+                }
+                other => return other.map(drop),
+            }
+        }
+        scale.spec.get_or_insert_default().replicas = Some(desired);
+        let written = Box::pin(target.api.replace_scale(name, &params, &scale)).await;
+        written.map(drop)
     }
 
     async fn rescale(
@@ -294,11 +339,8 @@ impl Controller {
         why: &str,
     ) -> Result<(), String> {
         let current = target.replicas();
-        let mut scale = target.scale.clone();
-        scale.spec.get_or_insert_default().replicas = Some(desired);
         let name = &look.object.spec.scale_target_ref.name;
-        let params = PostParams::default();
-        let written = Box::pin(target.api.replace_scale(name, &params, &scale)).await;
+        let written = self.write(target, name, desired).await;
         look.status.current_replicas = Some(current);
         if let Err(error) = written {
             let error = error::message(&error);
@@ -312,6 +354,7 @@ impl Controller {
         let message =
             format!("the HPA controller was able to update the target scale to {desired}");
         look.set(ABLE, true, "SucceededRescale", &message);
+        conditions::remove(&mut look.status.conditions, AT_ZERO);
         let message = format!("New size: {desired}; reason: {why}");
         let type_ = EventType::Normal;
         self.recorder

@@ -58,8 +58,35 @@ impl Tolerance {
 }
 
 /// What the pods should use on average.
-pub(super) enum Goal {
-    /// So many percent of what they request, which is given by the pod's name.
+pub(super) enum Goal<'a> {
+    /// So many percent of what they request of the resource, in all or in one container.
+    Utilization {
+        percent: i32,
+        resource: &'a str,
+        container: Option<&'a str>,
+    },
+    Average(i64),
+}
+
+impl Goal<'_> {
+    fn of(&self, pods: &[Arc<Pod>]) -> Result<Measure, String> {
+        match *self {
+            Goal::Average(target) => Ok(Measure::Average(target)),
+            Goal::Utilization {
+                percent,
+                resource,
+                container,
+            } => Ok(Measure::Utilization {
+                percent,
+                requests: requests(pods, container, resource)?,
+            }),
+        }
+    }
+}
+
+/// A goal for certain pods.
+enum Measure {
+    /// What they request is given by the pod's name.
     Utilization {
         percent: i32,
         requests: BTreeMap<String, i64>,
@@ -74,11 +101,11 @@ struct Ratio {
     usage: i64,
 }
 
-impl Goal {
+impl Measure {
     fn ratio(&self, values: &BTreeMap<&str, i64>) -> Result<Ratio, String> {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX).max(1);
         match self {
-            Goal::Average(target) => {
+            Measure::Average(target) => {
                 let usage = values.values().sum::<i64>() / count(values.len());
                 Ok(Ratio {
                     ratio: quotient(usage, *target),
@@ -86,7 +113,7 @@ impl Goal {
                     usage,
                 })
             }
-            Goal::Utilization { percent, requests } => {
+            Measure::Utilization { percent, requests } => {
                 let known = values
                     .iter()
                     .filter_map(|(name, value)| Some((*value, *requests.get(*name)?)));
@@ -112,8 +139,8 @@ impl Goal {
     /// What a pod that tells nothing is taken to use when there seem to be too many.
     fn assumed(&self, pod: &str) -> i64 {
         match self {
-            Goal::Average(target) => *target,
-            Goal::Utilization { percent, requests } => {
+            Measure::Average(target) => *target,
+            Measure::Utilization { percent, requests } => {
                 let request = requests.get(pod).copied().unwrap_or(0);
                 request * i64::from((*percent).max(100)) / 100
             }
@@ -202,7 +229,7 @@ pub(super) fn by_pods(
     pods: &[Arc<Pod>],
     samples: &Samples,
     starting: Option<Starting>,
-    goal: &Goal,
+    goal: &Goal<'_>,
     tolerance: Tolerance,
     now: Timestamp,
 ) -> Result<Proposal, String> {
@@ -219,6 +246,7 @@ pub(super) fn by_pods(
         let why = "did not receive metrics for targeted pods (pods might be unready)";
         return Err(why.to_owned());
     }
+    let goal = goal.of(pods)?;
     let found = goal.ratio(&values)?;
     let proposal = |replicas| Proposal {
         replicas,
@@ -298,6 +326,8 @@ pub(super) fn by_average(current: i32, usage: i64, target: i64, tolerance: Toler
         whole(quotient(usage, target))
     };
     let share = i64::from(current.max(1));
+    // A sum that has overflown is shown as it is.
+    let share = if usage == i64::MAX { 1 } else { share };
     Proposal {
         replicas,
         utilization: None,
@@ -306,7 +336,7 @@ pub(super) fn by_average(current: i32, usage: i64, target: i64, tolerance: Toler
 }
 
 /// What each pod requests of the resource, in all or in one container.
-pub(super) fn requests(
+fn requests(
     pods: &[Arc<Pod>],
     container: Option<&str>,
     resource: &str,
@@ -358,151 +388,5 @@ fn request(pod: &Pod, wanted: Option<&str>, resource: &str) -> Result<i64, Strin
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    const TEN_PERCENT: Tolerance = Tolerance { down: 0.1, up: 0.1 };
-
-    fn now() -> Timestamp {
-        "2026-01-01T01:00:00Z".parse().expect("a time")
-    }
-
-    /// A pod that requests one core: `phase`, and since when it is ready or not.
-    fn pod(name: &str, phase: &str, ready: bool, started: &str) -> Arc<Pod> {
-        Arc::new(
-            serde_json::from_value(json!({
-                "metadata": { "name": name },
-                "spec": { "containers": [{ "name": "c",
-                    "resources": { "requests": { "cpu": "1" } } }] },
-                "status": { "phase": phase, "startTime": started, "conditions": [{
-                    "type": "Ready", "status": if ready { "True" } else { "False" },
-                    "lastTransitionTime": started }] },
-            }))
-            .expect("a pod"),
-        )
-    }
-
-    fn running(count: usize) -> Vec<Arc<Pod>> {
-        let one = |number| {
-            pod(
-                &format!("p{number}"),
-                "Running",
-                true,
-                "2026-01-01T00:00:00Z",
-            )
-        };
-        (0..count).map(one).collect()
-    }
-
-    fn samples(values: &[i64]) -> Samples {
-        let sample = |value| Sample {
-            value,
-            at: now(),
-            window: Duration::from_secs(60),
-        };
-        let named = values.iter().enumerate();
-        named
-            .map(|(number, value)| (format!("p{number}"), sample(*value)))
-            .collect()
-    }
-
-    fn utilization(pods: &[Arc<Pod>], values: &[i64], current: i32, percent: i32) -> Proposal {
-        let goal = Goal::Utilization {
-            percent,
-            requests: requests(pods, None, "cpu").expect("requests"),
-        };
-        by_pods(
-            current,
-            pods,
-            &samples(values),
-            Some(Starting::new(&Autoscaling::default())),
-            &goal,
-            TEN_PERCENT,
-            now(),
-        )
-        .expect("a proposal")
-    }
-
-    #[test]
-    fn replicas_follow_the_ratio() {
-        let of = |values: &[i64], current: usize, percent: i32| {
-            let current32 = i32::try_from(current).expect("small");
-            utilization(&running(current), values, current32, percent).replicas
-        };
-        // 300, 500 and 700 thousandths of a core, where 30 percent are wanted: 50/30 of 3.
-        assert_eq!(of(&[300, 500, 700], 3, 30), 5);
-        assert_eq!(of(&[100, 300, 500, 250, 250], 5, 50), 3);
-        assert_eq!(of(&[1010, 1030, 1020], 3, 100), 3);
-        assert_eq!(of(&[1100, 1100, 1100], 3, 100), 3);
-        assert_eq!(of(&[1200, 1200, 1200], 3, 100), 4);
-    }
-
-    #[test]
-    fn pods_that_tell_nothing_speak_against_a_change() {
-        let three = running(3);
-        // Up: the missing one is taken to use nothing.
-        assert_eq!(utilization(&three, &[1000, 1000], 3, 50).replicas, 4);
-        // Down: it is taken to use all that it requests.
-        assert_eq!(utilization(&three, &[100, 100], 3, 50).replicas, 3);
-        let four = running(4);
-        assert_eq!(utilization(&four, &[100, 100, 100], 4, 50).replicas, 3);
-    }
-
-    #[test]
-    fn pods_that_are_not_ready_count_for_nothing_upwards() {
-        let mut pods = running(2);
-        pods.push(pod("p2", "Pending", false, "2026-01-01T00:59:00Z"));
-        assert_eq!(utilization(&pods, &[900, 900], 3, 50).replicas, 4);
-        // Within the window after it has become ready, a pod's CPU is that of its start.
-        pods[2] = pod("p2", "Running", true, "2026-01-01T00:59:30Z");
-        assert_eq!(utilization(&pods, &[500, 500, 9000], 3, 50).replicas, 3);
-        // One that is on its way out or has failed does not count at all.
-        pods[2] = pod("p2", "Failed", false, "2026-01-01T00:00:00Z");
-        assert_eq!(utilization(&pods, &[500, 500], 2, 50).replicas, 2);
-    }
-
-    #[test]
-    fn without_pods_or_metrics_there_is_no_proposal() {
-        let goal = Goal::Average(1);
-        let ask = |pods: &[Arc<Pod>], samples: &Samples| {
-            by_pods(1, pods, samples, None, &goal, TEN_PERCENT, now())
-        };
-        assert!(ask(&[], &Samples::new()).is_err());
-        assert!(ask(&running(1), &Samples::new()).is_err());
-        let missing = requests(&running(1), None, "memory").expect_err("none");
-        assert_eq!(
-            missing,
-            "missing request for memory in container c of Pod p0"
-        );
-        let other = requests(&running(1), Some("x"), "cpu").expect_err("none");
-        assert_eq!(other, "container x not found in Pod p0");
-    }
-
-    #[test]
-    fn averages_and_values() {
-        let goal = Goal::Average(15_000);
-        let pods = running(3);
-        let found = by_pods(
-            3,
-            &pods,
-            &samples(&[20_000, 10_000, 30_000]),
-            None,
-            &goal,
-            TEN_PERCENT,
-            now(),
-        )
-        .expect("a proposal");
-        assert_eq!((found.replicas, found.usage), (4, 20_000));
-        let value = |usage| {
-            by_value(3, &pods, usage, 15_000, TEN_PERCENT)
-                .expect("one")
-                .replicas
-        };
-        assert_eq!([value(20_000), value(15_500), value(5_000)], [4, 3, 1]);
-        let average = by_average(4, 8_600, 2_000, TEN_PERCENT);
-        assert_eq!((average.replicas, average.usage), (4, 2_150));
-        assert_eq!(by_average(4, 12_000, 2_000, TEN_PERCENT).replicas, 6);
-    }
-}
+#[path = "replicas_tests.rs"]
+mod tests;
