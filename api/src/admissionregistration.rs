@@ -4,18 +4,22 @@ mod defaults;
 mod mutating_admission_policy;
 mod mutating_admission_policy_binding;
 mod mutating_webhook_configuration;
+mod policy_validation;
 mod validating_admission_policy;
 mod validating_admission_policy_binding;
 mod validating_webhook_configuration;
-mod validation;
+pub(crate) mod validation;
 
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
-    ParamRef, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-    ValidatingWebhookConfiguration,
+use k8s_openapi::{
+    api::admissionregistration::v1::{
+        MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
+        ParamRef, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+        ValidatingWebhookConfiguration,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{kinds::Kind, selector};
+use crate::{kinds::Kind, selector, zero::text};
 
 /// What the group serves.
 pub(crate) fn kinds() -> Vec<Kind> {
@@ -59,4 +63,16 @@ fn parameters(reference: Option<&ParamRef>) -> String {
         (name, "") => format!("*/{name}"),
         (name, namespace) => format!("{namespace}/{name}"),
     }
+}
+
+/// What upstream says about names that only files of its own manifests may have.
+fn reserved_name_warnings(metadata: &ObjectMeta) -> Vec<String> {
+    const SUFFIX: &str = ".static.k8s.io";
+    if !text(&metadata.name).ends_with(SUFFIX) {
+        return Vec::new();
+    }
+    vec![format!(
+        "metadata.name: names ending with {SUFFIX:?} are reserved for static manifest-based \
+         configurations and cannot be managed via the API"
+    )]
 }

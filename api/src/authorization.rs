@@ -4,6 +4,7 @@ mod local_subject_access_review;
 mod self_subject_access_review;
 mod self_subject_rules_review;
 mod subject_access_review;
+mod validation;
 
 use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,

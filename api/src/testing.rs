@@ -8,6 +8,8 @@
 //! - `warnings`: what to `set` in the valid object, and the `warnings` that a create then has;
 //! - `columns`: what to `set` in the stored object, and the `cells` at 2026-01-01T01:00:00Z.
 //!
+//! Metadata is checked as well where a case sets something of it.
+//!
 //! What is set is a map of JSON pointers to values; null removes, and a last `-` appends.
 
 use std::fmt::{self, Write};
@@ -17,6 +19,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    field::{ErrorList, Path},
+    kinds::{self, Storage},
+    meta,
     object::Object,
     strategy::{Behaviour, Builtin, Strategy, Subresource},
 };
@@ -112,7 +117,17 @@ fn run_cases<T: Behaviour>(cases: &Cases, failures: &mut Failures) {
     }
     for case in &cases.invalid {
         let object = created(&case.set);
-        let errors = strategy.validate_create(object.as_ref());
+        let mut errors = ErrorList::new();
+        let kind = kinds::find(T::GROUP, T::VERSION, T::KIND);
+        let sets_metadata = case.set.keys().any(|key| key.starts_with("/metadata"));
+        if let Some(kind) =
+            kind.filter(|kind| sets_metadata && !matches!(kind.storage, Storage::Virtual))
+        {
+            let path = Path::new("metadata");
+            let meta = object.meta();
+            errors = meta::validate(meta, kind.namespaced, kind.name_rule, &path);
+        }
+        errors.extend(strategy.validate_create(object.as_ref()));
         failures.compare(&errors, &case.errors, &case.set);
     }
     for case in &cases.updates {
@@ -260,5 +275,75 @@ impl Failures {
         if actual.iter().all(|line| expected.contains(line)) {
             let _ = writeln!(self.0, "  in this order or number: {actual:#?}");
         }
+    }
+}
+
+mod tests {
+    use super::*;
+
+    /// Kinds of which no object has anything wrong with it that has causes.
+    const NEVER_INVALID: &[&str] = &[
+        "ComponentStatus",
+        "NodeMetrics",
+        "PodMetrics",
+        "SelfSubjectReview",
+        "SelfSubjectRulesReview",
+        "TokenReview",
+    ];
+
+    #[test]
+    fn every_kind_has_a_table_of_bad_objects() {
+        let mut missing = Vec::new();
+        for kind in kinds::builtin() {
+            if NEVER_INVALID.contains(&kind.kind.as_str()) {
+                continue;
+            }
+            let file = file_of(kind);
+            let count = bad_objects(&file);
+            let least = match kind.kind.as_str() {
+                "Pod" => 15,
+                "Service"
+                | "Deployment"
+                | "Job"
+                | "HorizontalPodAutoscaler"
+                | "Ingress"
+                | "NetworkPolicy"
+                | "PersistentVolumeClaim" => 10,
+                _ => 3,
+            };
+            if count < least {
+                missing.push(format!("{file}: {count} of {least}"));
+            }
+        }
+        assert!(missing.is_empty(), "{missing:#?}");
+    }
+
+    /// `csi_node.yaml`; a kind that is stored as another has its version in the name.
+    fn file_of(kind: &kinds::Kind) -> String {
+        let letters: Vec<char> = kind.kind.chars().collect();
+        let mut file = String::new();
+        for (index, letter) in letters.iter().enumerate() {
+            let follows_lower = index > 0 && letters[index - 1].is_lowercase();
+            let leads_lower = letters
+                .get(index + 1)
+                .is_some_and(|next| next.is_lowercase());
+            if index > 0 && letter.is_uppercase() && (follows_lower || leads_lower) {
+                file.push('_');
+            }
+            file.extend(letter.to_lowercase());
+        }
+        if matches!(kind.storage, Storage::Converted { .. }) {
+            file = format!("{file}_{}", kind.version);
+        }
+        file + ".yaml"
+    }
+
+    fn bad_objects(file: &str) -> usize {
+        let path = format!("{}/testdata/{file}", env!("CARGO_MANIFEST_DIR"));
+        let yaml = std::fs::read_to_string(path).unwrap_or_default();
+        serde_yaml_ng::Deserializer::from_str(&yaml)
+            .map(|document| Cases::deserialize(document).expect("a document of cases"))
+            .map(|cases| cases.invalid.len())
+            .sum()
     }
 }

@@ -1,16 +1,16 @@
 //! MutatingAdmissionPolicy.
 
 use jiff::Timestamp;
-use k8s_openapi::api::admissionregistration::v1::MutatingAdmissionPolicy;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingAdmissionPolicy, MutatingAdmissionPolicySpec,
+};
 use serde_json::Value;
 
-use super::defaults;
+use super::{defaults, policy_validation};
 use crate::{
+    field::ErrorList,
     shape,
-    strategy::{Behaviour, Shape},
-};
-use crate::{
-    strategy::Column,
+    strategy::{Behaviour, Column, Shape},
     table::{AGE, NAME, age, column, name},
     zero::{list, text},
 };
@@ -24,6 +24,15 @@ impl Behaviour for MutatingAdmissionPolicy {
         if let Some(resources) = &mut spec.match_constraints {
             defaults::match_resources(resources);
         }
+    }
+
+    fn validate(&self) -> ErrorList {
+        let none = MutatingAdmissionPolicySpec::default();
+        policy_validation::mutating(self.spec.as_ref().unwrap_or(&none))
+    }
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        super::reserved_name_warnings(&self.metadata)
     }
 
     fn columns() -> &'static [Column] {
@@ -56,5 +65,16 @@ impl Behaviour for MutatingAdmissionPolicy {
             Value::from(parameters),
             age(&self.metadata, now),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies() {
+        let yaml = include_str!("../../testdata/mutating_admission_policy.yaml");
+        crate::testing::run::<MutatingAdmissionPolicy>(yaml);
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingAdmissionPolicyBinding;
 use serde_json::Value;
 
-use super::{defaults, validation};
+use super::{defaults, policy_validation};
 use crate::{
     check,
     field::{ErrorList, Path},
@@ -31,7 +31,7 @@ impl Behaviour for MutatingAdmissionPolicyBinding {
     fn validate(&self) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = self.spec.as_ref();
-        validation::binding(
+        policy_validation::binding(
             spec.map_or("", |spec| text(&spec.policy_name)),
             spec.and_then(|spec| spec.param_ref.as_ref()),
             spec.and_then(|spec| spec.match_resources.as_ref()),
@@ -50,6 +50,10 @@ impl Behaviour for MutatingAdmissionPolicyBinding {
 
     fn validate_update(&self, _old: &Self) -> ErrorList {
         self.validate()
+    }
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        super::reserved_name_warnings(&self.metadata)
     }
 
     fn columns() -> &'static [Column] {

@@ -33,6 +33,10 @@ impl Behaviour for MutatingWebhookConfiguration {
         self.validate()
     }
 
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        super::reserved_name_warnings(&self.metadata)
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             NAME,

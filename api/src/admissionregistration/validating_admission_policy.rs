@@ -1,16 +1,16 @@
 //! ValidatingAdmissionPolicy.
 
 use jiff::Timestamp;
-use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicySpec,
+};
 use serde_json::Value;
 
-use super::defaults;
+use super::{defaults, policy_validation};
 use crate::{
+    field::ErrorList,
     shape,
-    strategy::{Behaviour, Shape, StatusMeta},
-};
-use crate::{
-    strategy::Column,
+    strategy::{Behaviour, Column, Shape, StatusMeta, Subresource},
     table::{AGE, NAME, age, column, name},
     zero::{list, text},
 };
@@ -24,6 +24,20 @@ impl Behaviour for ValidatingAdmissionPolicy {
         if let Some(resources) = &mut spec.match_constraints {
             defaults::match_resources(resources);
         }
+    }
+
+    fn validate(&self) -> ErrorList {
+        let name = text(&self.metadata.name);
+        let none = ValidatingAdmissionPolicySpec::default();
+        policy_validation::validating(name, self.spec.as_ref().unwrap_or(&none))
+    }
+
+    fn validate_subresource(&self, _old: &Self, _subresource: Subresource) -> ErrorList {
+        policy_validation::validating_status(self.status.as_ref())
+    }
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        super::reserved_name_warnings(&self.metadata)
     }
 
     fn columns() -> &'static [Column] {
@@ -56,5 +70,16 @@ impl Behaviour for ValidatingAdmissionPolicy {
             Value::from(parameters),
             age(&self.metadata, now),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies() {
+        let yaml = include_str!("../../testdata/validating_admission_policy.yaml");
+        crate::testing::run::<ValidatingAdmissionPolicy>(yaml);
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use serde_json::Value;
 
-use super::{defaults, validation};
+use super::{defaults, policy_validation};
 use crate::{
     check,
     field::{ErrorList, Path, value_of},
@@ -28,7 +28,7 @@ impl Behaviour for ValidatingAdmissionPolicyBinding {
     fn validate(&self) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = &self.spec;
-        validation::binding(
+        policy_validation::binding(
             &spec.policy_name,
             spec.param_ref.as_ref(),
             spec.match_resources.as_ref(),
@@ -40,6 +40,10 @@ impl Behaviour for ValidatingAdmissionPolicyBinding {
 
     fn validate_update(&self, _old: &Self) -> ErrorList {
         self.validate()
+    }
+
+    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+        super::reserved_name_warnings(&self.metadata)
     }
 
     fn columns() -> &'static [Column] {

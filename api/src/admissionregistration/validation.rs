@@ -1,9 +1,9 @@
-//! What is wrong with webhooks, with what they match, and with the bindings of policies.
+//! What is wrong with webhooks and with the rules and conditions that they match by, which
+//! policies share.
 
 use k8s_openapi::{
     api::admissionregistration::v1::{
-        MatchCondition, MatchResources, MutatingWebhook, NamedRuleWithOperations, ParamRef,
-        RuleWithOperations, ServiceReference, ValidatingWebhook, WebhookClientConfig,
+        MatchCondition, MutatingWebhook, RuleWithOperations, ValidatingWebhook, WebhookClientConfig,
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
@@ -18,7 +18,7 @@ use crate::{
 const VERSIONS: &[&str] = &["v1", "v1beta1"];
 const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun"];
-const MATCH_POLICIES: &[&str] = &["Equivalent", "Exact"];
+pub const MATCH_POLICIES: &[&str] = &["Equivalent", "Exact"];
 const MAX_CONDITIONS: usize = 64;
 const URL_FORM: &str = "; desired format: https://host[/path]";
 
@@ -92,6 +92,7 @@ where
         webhook(&hook, &path, &mut errors);
         review_versions(
             hook.versions,
+            &format!("must specify one of {}", VERSIONS.join(", ")),
             &path.child("admissionReviewVersions"),
             &mut errors,
         );
@@ -163,12 +164,22 @@ fn qualified_domain(name: &str, path: &Path, errors: &mut ErrorList) {
 fn client(client: &WebhookClientConfig, path: &Path, errors: &mut ErrorList) {
     match (&client.url, &client.service) {
         (Some(address), None) => url(address, &path.child("url"), errors),
-        (None, Some(of)) => service(of, &path.child("service"), errors),
+        (None, Some(service)) => {
+            // Upstream takes the one for the other, and clients see it.
+            let address = Address {
+                namespace: &service.name,
+                name: &service.namespace,
+                path: text(&service.path),
+                port: service.port.unwrap_or_default(),
+            };
+            address.check(&path.child("service"), errors);
+        }
         _ => errors.push(path.required("exactly one of url or service is required")),
     }
 }
 
-fn url(url: &str, path: &Path, errors: &mut ErrorList) {
+/// The address of a webhook, for which only the path is free.
+pub fn url(url: &str, path: &Path, errors: &mut ErrorList) {
     let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let is_scheme = |text: &str| {
@@ -206,49 +217,61 @@ fn url(url: &str, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn service(service: &ServiceReference, path: &Path, errors: &mut ErrorList) {
-    // Upstream takes the one for the other, and clients see it.
-    check::required(&service.namespace, &path.child("name"), errors);
-    check::required(&service.name, &path.child("namespace"), errors);
-    let port = service.port.unwrap_or_default();
-    let messages = formats::port_number(port);
-    if !messages.is_empty() {
-        let detail = format!("port is not valid: {}", messages.join(", "));
-        errors.push(path.child("port").invalid(port, detail));
-    }
-    let path = path.child("path");
-    let called = text(&service.path);
-    match called {
-        "" | "/" => return,
-        "//" => {
-            errors.push(path.invalid(called, "segment[0] may not be empty"));
-            return;
+/// A Service that serves a webhook.
+pub struct Address<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// Empty for none.
+    pub path: &'a str,
+    pub port: i32,
+}
+
+impl Address<'_> {
+    pub fn check(&self, path: &Path, errors: &mut ErrorList) {
+        check::required(self.name, &path.child("name"), errors);
+        check::required(self.namespace, &path.child("namespace"), errors);
+        let port = self.port;
+        let messages = formats::port_number(port);
+        if !messages.is_empty() {
+            let detail = format!("port is not valid: {}", messages.join(", "));
+            errors.push(path.child("port").invalid(port, detail));
         }
-        _ => {}
-    }
-    if !called.starts_with('/') {
-        errors.push(path.invalid(called, "must start with a '/'"));
-    }
-    let mut characters = called.chars();
-    characters.next();
-    let steps = characters.as_str();
-    let steps = steps.strip_suffix('/').unwrap_or(steps);
-    for (index, step) in steps.split('/').enumerate() {
-        if step.is_empty() {
-            let detail = format!("segment[{index}] may not be empty");
-            errors.push(path.invalid(called, detail));
-            continue;
+        let path = path.child("path");
+        let called = self.path;
+        match called {
+            "" | "/" => return,
+            "//" => {
+                errors.push(path.invalid(called, "segment[0] may not be empty"));
+                return;
+            }
+            _ => {}
         }
-        for message in names::dns1123_subdomain(step) {
-            errors.push(path.invalid(called, format!("segment[{index}]: {message}")));
+        if !called.starts_with('/') {
+            errors.push(path.invalid(called, "must start with a '/'"));
+        }
+        let mut characters = called.chars();
+        characters.next();
+        let steps = characters.as_str();
+        let steps = steps.strip_suffix('/').unwrap_or(steps);
+        for (index, step) in steps.split('/').enumerate() {
+            if step.is_empty() {
+                let detail = format!("segment[{index}] may not be empty");
+                errors.push(path.invalid(called, detail));
+                continue;
+            }
+            for message in names::dns1123_subdomain(step) {
+                errors.push(path.invalid(called, format!("segment[{index}]: {message}")));
+            }
         }
     }
 }
 
-fn review_versions(versions: &[String], path: &Path, errors: &mut ErrorList) {
+/// The versions of reviews that a webhook understands; `none` says what is missing when there is
+/// none.
+pub fn review_versions(versions: &[String], none: &str, path: &Path, errors: &mut ErrorList) {
     let known = VERSIONS.join(", ");
     if versions.is_empty() {
-        errors.push(path.required(format!("must specify one of {known}")));
+        errors.push(path.required(none));
         return;
     }
     for (index, version) in versions.iter().enumerate() {
@@ -269,7 +292,9 @@ fn review_versions(versions: &[String], path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn conditions(conditions: &[MatchCondition], path: &Path, errors: &mut ErrorList) {
+/// Conditions under which a webhook or a policy is asked at all. What they mean in CEL is not
+/// looked at.
+pub fn conditions(conditions: &[MatchCondition], path: &Path, errors: &mut ErrorList) {
     if conditions.len() > MAX_CONDITIONS {
         errors.push(path.too_many(conditions.len(), MAX_CONDITIONS));
     }
@@ -295,7 +320,8 @@ fn conditions(conditions: &[MatchCondition], path: &Path, errors: &mut ErrorList
     }
 }
 
-fn rule(rule: &RuleWithOperations, path: &Path, errors: &mut ErrorList) {
+/// What a webhook or a policy is asked about.
+pub fn rule(rule: &RuleWithOperations, path: &Path, errors: &mut ErrorList) {
     let has_wildcard = |values: &[String]| values.len() > 1 && values.iter().any(|v| v == "*");
     let operations = list(&rule.operations);
     let operations_path = path.child("operations");
@@ -382,88 +408,4 @@ fn resources(resources: &[String], path: &Path, errors: &mut ErrorList) {
             "if '*' is present, must not specify other resources without subresources",
         ));
     }
-}
-
-/// The part of a binding that those of validating and of mutating policies share.
-pub fn binding(
-    policy_name: &str,
-    parameters: Option<&ParamRef>,
-    matched: Option<&MatchResources>,
-    errors: &mut ErrorList,
-) {
-    let path = Path::new("spec");
-    let name_path = path.child("policyName");
-    if policy_name.is_empty() {
-        errors.push(name_path.required(""));
-    } else {
-        check::subdomain(policy_name, &name_path, errors);
-    }
-    if let Some(reference) = parameters {
-        param_ref(reference, &path.child("paramRef"), errors);
-    }
-    if let Some(matched) = matched {
-        match_resources(matched, &path.child("matchResources"), errors);
-    }
-}
-
-fn param_ref(reference: &ParamRef, path: &Path, errors: &mut ErrorList) {
-    const EXCLUSIVE: &str = "name and selector are mutually exclusive";
-    let name = text(&reference.name);
-    if !name.is_empty() {
-        let path = path.child("name");
-        check::each(&path, name, names::path_segment_name(name), errors);
-        if reference.selector.is_some() {
-            errors.push(path.forbidden(EXCLUSIVE));
-        }
-    }
-    if reference.selector.is_some() {
-        let path = path.child("selector");
-        check::label_selector(reference.selector.as_ref(), &path, errors);
-        if !name.is_empty() {
-            errors.push(path.forbidden(EXCLUSIVE));
-        }
-    } else if name.is_empty() {
-        errors.push(path.required("one of name or selector must be specified"));
-    }
-    let action = text(&reference.parameter_not_found_action);
-    let path = path.child("parameterNotFoundAction");
-    check::required_one_of(action, &["Deny", "Allow"], &path, errors);
-}
-
-fn match_resources(matched: &MatchResources, path: &Path, errors: &mut ErrorList) {
-    let policy = text(&matched.match_policy);
-    check::required_one_of(policy, MATCH_POLICIES, &path.child("matchPolicy"), errors);
-    for (field, selector) in [
-        ("namespaceSelector", &matched.namespace_selector),
-        ("objectSelector", &matched.object_selector),
-    ] {
-        check::label_selector(selector.as_ref(), &path.child(field), errors);
-    }
-    for (field, rules) in [
-        ("resourceRules", &matched.resource_rules),
-        ("excludeResourceRules", &matched.exclude_resource_rules),
-    ] {
-        for (index, rule) in list(rules).iter().enumerate() {
-            named_rule(rule, &path.child(field).index(index), errors);
-        }
-    }
-}
-
-fn named_rule(named: &NamedRuleWithOperations, path: &Path, errors: &mut ErrorList) {
-    let resource_names = list(&named.resource_names);
-    for (index, name) in resource_names.iter().enumerate() {
-        let path = path.child("resourceNames").index(index);
-        check::each(&path, name.as_str(), names::path_segment_name(name), errors);
-        if resource_names[..index].contains(name) {
-            errors.push(path.duplicate(name.as_str()));
-        }
-    }
-    let unnamed = RuleWithOperations {
-        api_groups: named.api_groups.clone(),
-        api_versions: named.api_versions.clone(),
-        operations: named.operations.clone(),
-        resources: named.resources.clone(),
-        scope: named.scope.clone(),
-    };
-    rule(&unnamed, path, errors);
 }

@@ -346,4 +346,10 @@ mod tests {
             Some(80)
         );
     }
+
+    #[test]
+    fn autoscalers() {
+        let yaml = include_str!("../../testdata/horizontal_pod_autoscaler_v1.yaml");
+        crate::testing::run::<v1::HorizontalPodAutoscaler>(yaml);
+    }
 }

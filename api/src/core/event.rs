@@ -3,12 +3,16 @@
 mod table;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, EventSeries, EventSource, ObjectReference};
+use k8s_openapi::{
+    api::core::v1::{Event, EventSeries, EventSource, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use serde_json::Value;
 
 use crate::{
     check,
     field::{ErrorList, Path},
+    object::is_zero_time,
     strategy::{Behaviour, Column},
     zero::text,
 };
@@ -151,7 +155,8 @@ fn series(series: Option<&EventSeries>, errors: &mut ErrorList) {
     if series.count.unwrap_or(0) < 2 {
         errors.push(Path::new("series.count").invalid("", "should be at least 2"));
     }
-    if series.last_observed_time.is_none() {
+    let observed = series.last_observed_time.as_ref();
+    if observed.is_none_or(|time| is_zero_time(&Time(time.0))) {
         errors.push(Path::new("series.lastObservedTime").required(""));
     }
 }
@@ -175,6 +180,8 @@ pub fn strict_update(new: &Event, old: &Event) -> ErrorList {
         check::immutable(new, old, &Path::new(field), errors);
     }
     check::immutable(&new.count, &old.count, &Path::new("count"), errors);
+    // Upstream says it twice.
+    texts(&[("reason", &new.reason, &old.reason)], errors);
     texts(&[("type", &new.type_, &old.type_)], errors);
     check::immutable(
         &new.event_time,

@@ -163,4 +163,9 @@ mod tests {
         );
         assert_eq!(EventConversion.to_served(&*stored).to_value(), json);
     }
+
+    #[test]
+    fn events() {
+        crate::testing::run::<events::Event>(include_str!("../../testdata/event_v1.yaml"));
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{ANNOTATIONS_MAX_BYTES, IMMUTABLE, validate_field_manager};
 use crate::{
-    field::{ErrorList, Path},
+    field::{BadValue, ErrorList, Path},
     names::{self, NameRule},
     object::is_zero_time,
 };
@@ -204,7 +204,7 @@ fn validate_owners(owners: &[OwnerReference], path: &Path) -> ErrorList {
         match &controller {
             None => controller = Some(name),
             Some(first) => errors.push(path.invalid(
-                serde_json::to_value(owners).unwrap_or_default(),
+                BadValue::List(owners.iter().map(shown_owner).collect()),
                 format!(
                     "Only one reference can have Controller set to true. Found \"true\" in \
                      references for {first} and {name}"
@@ -213,6 +213,26 @@ fn validate_owners(owners: &[OwnerReference], path: &Path) -> ErrorList {
         }
     }
     errors
+}
+
+/// An owner with its fields in upstream's order.
+fn shown_owner(owner: &OwnerReference) -> BadValue {
+    let mut fields = vec![
+        ("apiVersion", owner.api_version.as_str().into()),
+        ("kind", owner.kind.as_str().into()),
+        ("name", owner.name.as_str().into()),
+        ("uid", owner.uid.as_str().into()),
+    ];
+    let flags = [
+        ("controller", owner.controller),
+        ("blockOwnerDeletion", owner.block_owner_deletion),
+    ];
+    fields.extend(
+        flags
+            .into_iter()
+            .filter_map(|(name, flag)| Some((name, flag?.into()))),
+    );
+    BadValue::Struct(fields)
 }
 
 fn validate_owner(owner: &OwnerReference, path: &Path) -> ErrorList {

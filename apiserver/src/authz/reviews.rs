@@ -5,10 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use coracle_api::{
-    Identity,
-    field::{ErrorList, Path},
-};
+use coracle_api::{Identity, field::ErrorList, strategy::Behaviour as _};
 use http::Response;
 use k8s_openapi::{
     api::authorization::v1::{
@@ -19,7 +16,6 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{FieldSelectorRequirement, LabelSelectorRequirement},
 };
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{Attributes, Authorizer, Decision, node, rbac::Rbac};
 use crate::{
@@ -51,8 +47,7 @@ impl Handler for SubjectAccessReviews {
     async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
         let context = call.context;
         let mut review: SubjectAccessReview = decode::review(context, call.body).await?;
-        let errors = check_subject(&review.spec);
-        refuse(&errors)?;
+        refuse(&review.validate())?;
         review.status = Some(answer(&*self.0, &review.spec).await);
         send(context, &review)
     }
@@ -65,20 +60,7 @@ impl Handler for LocalSubjectAccessReviews {
         let mut review: LocalSubjectAccessReview = decode::review(context, call.body).await?;
         let namespace = &context.info.namespace;
         strategy::match_namespace(&mut review.metadata, true, namespace)?;
-        let mut errors = check_subject(&review.spec);
-        if let Some(attributes) = &review.spec.resource_attributes {
-            let given = attributes.namespace.as_deref().unwrap_or_default();
-            if given != namespace {
-                let path = Path::new("spec.resourceAttributes.namespace");
-                errors.push(path.invalid(given, "must match metadata.namespace"));
-            }
-        }
-        if let Some(attributes) = &review.spec.non_resource_attributes {
-            let path = Path::new("spec.nonResourceAttributes");
-            let detail = "disallowed on this kind of request";
-            errors.push(path.invalid(to_value(attributes), detail));
-        }
-        refuse(&errors)?;
+        refuse(&review.validate())?;
         review.status = Some(answer(&*self.0, &review.spec).await);
         send(context, &review)
     }
@@ -89,6 +71,7 @@ impl Handler for SelfSubjectAccessReviews {
     async fn handle(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
         let context = call.context;
         let mut review: SelfSubjectAccessReview = decode::review(context, call.body).await?;
+        refuse(&review.validate())?;
         let user = &context.user;
         let spec = SubjectAccessReviewSpec {
             user: Some(user.user.clone()),
@@ -98,7 +81,6 @@ impl Handler for SelfSubjectAccessReviews {
             resource_attributes: review.spec.resource_attributes.clone(),
             non_resource_attributes: review.spec.non_resource_attributes.clone(),
         };
-        refuse(&check_attributes(&spec))?;
         review.status = Some(answer(&*self.0, &spec).await);
         send(context, &review)
     }
@@ -161,40 +143,6 @@ fn refuse(errors: &ErrorList) -> Result<(), ApiError> {
         Ok(())
     } else {
         Err(ApiError::invalid(GROUP, "", "", errors))
-    }
-}
-
-fn to_value(value: &impl Serialize) -> Value {
-    serde_json::to_value(value).unwrap_or_default()
-}
-
-fn check_subject(spec: &SubjectAccessReviewSpec) -> ErrorList {
-    let mut errors = check_attributes(spec);
-    let no_user = spec.user.as_ref().is_none_or(String::is_empty);
-    if no_user && spec.groups.as_ref().is_none_or(Vec::is_empty) {
-        let path = Path::new("spec").child("user");
-        errors.push(path.invalid("", "at least one of user or group must be specified"));
-    }
-    errors
-}
-
-fn check_attributes(spec: &SubjectAccessReviewSpec) -> ErrorList {
-    let path = Path::new("spec");
-    match (&spec.resource_attributes, &spec.non_resource_attributes) {
-        (Some(_), Some(attributes)) => {
-            let detail = "cannot be specified in combination with resourceAttributes";
-            let path = path.child("nonResourceAttributes");
-            vec![path.invalid(to_value(attributes), detail)]
-        }
-        (None, None) => {
-            let detail =
-                "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            vec![
-                path.child("resourceAttributes")
-                    .invalid(Value::Null, detail),
-            ]
-        }
-        _ => ErrorList::new(),
     }
 }
 

@@ -1,11 +1,7 @@
 //! `pods/binding` and the older `bindings`: a pod is given its node.
 
 use axum::body::Body;
-use coracle_api::{
-    Object,
-    field::{ErrorList, Path},
-    object,
-};
+use coracle_api::{Object, object, strategy::Behaviour as _};
 use http::{Response, StatusCode};
 use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition};
 
@@ -53,7 +49,7 @@ pub async fn create(
             "name in URL does not match name in Binding object",
         ));
     }
-    let errors = validate(object::expect(&*object));
+    let errors = object::expect::<Binding>(&*object).validate();
     if !errors.is_empty() {
         return Err(ApiError::internal(&errors[0]));
     }
@@ -67,25 +63,6 @@ pub async fn create(
     })
     .await?;
     success(&output, StatusCode::CREATED)
-}
-
-fn validate(binding: &Binding) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let path = Path::new("target");
-    let kind = binding.target.kind.as_deref().unwrap_or_default();
-    if !matches!(kind, "" | "Node") {
-        errors.push(path.child("kind").not_supported(kind, &["Node", "<empty>"]));
-    }
-    if binding
-        .target
-        .name
-        .as_deref()
-        .unwrap_or_default()
-        .is_empty()
-    {
-        errors.push(path.child("name").required(""));
-    }
-    errors
 }
 
 /// Gives the pod its node, once.
