@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     Context, Error, error, hash, labels,
     objects::{Kept, Objects},
-    owner,
+    owner, template,
 };
 
 /// The revision of its owner's template that a pod is of.
@@ -173,8 +173,11 @@ pub(crate) fn template_in(revision: &ControllerRevision) -> Option<PodTemplateSp
 }
 
 /// Whether the revision is of this template.
-pub(crate) fn is_of(revision: &ControllerRevision, template: &PodTemplateSpec) -> bool {
-    template_in(revision).as_ref() == Some(template)
+pub(crate) fn is_of(revision: &ControllerRevision, wanted: &PodTemplateSpec) -> bool {
+    template_in(revision).is_some_and(|kept| {
+        kept.metadata == wanted.metadata
+            && template::same_spec(kept.spec.as_ref(), wanted.spec.as_ref())
+    })
 }
 
 /// The label's value of a revision; its name where it has none.
@@ -223,6 +226,7 @@ fn name(owner: &str, hash: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use coracle_api::core::pod::defaults;
     use k8s_openapi::api::apps::v1::DaemonSet;
 
     use super::*;
@@ -253,6 +257,9 @@ mod tests {
         let revision = kept(&one, 3);
         assert!(is_of(&revision, one.template().expect("a template")));
         assert!(!is_of(&revision, other.template().expect("a template")));
+        let mut defaulted = one.template().expect("a template").clone();
+        defaults::pod_spec(defaulted.spec.as_mut().expect("a spec"));
+        assert!(is_of(&revision, &defaulted));
         assert_eq!(revision.revision, 3);
         assert_eq!(revision.labels()["app"], "web");
         assert_eq!(

@@ -44,6 +44,7 @@ mod service_account_tokens;
 mod service_accounts;
 mod service_cidrs;
 mod stateful_set;
+mod template;
 mod token_cleaner;
 mod ttl_after_finished;
 mod volumes;

@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
-use crate::{hash, labels::Labels, owner};
+use crate::{hash, labels::Labels, owner, template};
 
 pub(super) const HASH_LABEL: &str = "pod-template-hash";
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -185,11 +185,12 @@ fn longer_history(history: &str, revision: &str) -> Option<String> {
 }
 
 /// Whether a set was made from the deployment's template: the two differ at most in the label with
-/// the template's hash.
+/// the template's hash, and in defaults.
 pub(super) fn same_template(set: Option<&PodTemplateSpec>, wanted: &PodTemplateSpec) -> bool {
     let empty = PodTemplateSpec::default();
     let set = set.unwrap_or(&empty);
-    set.spec == wanted.spec && same_meta(set.metadata.as_ref(), wanted.metadata.as_ref())
+    same_meta(set.metadata.as_ref(), wanted.metadata.as_ref())
+        && template::same_spec(set.spec.as_ref(), wanted.spec.as_ref())
 }
 
 fn same_meta(left: Option<&ObjectMeta>, right: Option<&ObjectMeta>) -> bool {

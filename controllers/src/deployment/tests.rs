@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, sync::Arc};
 
+use coracle_api::core::pod::defaults;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use kube::ResourceExt as _;
@@ -604,6 +605,10 @@ fn a_set_with_the_template_is_found_whatever_it_is_called() {
         known,
         &template(super::tests::template("v3"))
     ));
+    // Kept before the API knew of some default, it is found too.
+    let mut defaulted = template(super::tests::template("v2"));
+    defaults::pod_spec(defaulted.spec.as_mut().expect("a spec"));
+    assert!(sets::same_template(known, &defaulted));
     let set = Set::of(Arc::new(set("new-2", "v2", 1, 1, &json!({}))));
     assert!(!set.is_changed());
 }

@@ -5,6 +5,8 @@
 //! more. Upstream: `pkg/controller/job`.
 
 mod backoff;
+#[cfg(test)]
+mod cases;
 mod indexes;
 mod orphans;
 mod pod;
@@ -49,19 +51,7 @@ const MANAGER: &str = "kubernetes.io/job-controller";
 
 /// Runs the Job controller.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
-    let pods: Objects<Pod> = context.objects();
-    let controller = Controller {
-        jobs: context.objects(),
-        control: PodControl {
-            recorder: context.recorder(NAME),
-            pods: pods.clone(),
-        },
-        pods,
-        records: Mutex::default(),
-        queue: Queue::default(),
-        orphans: Queue::default(),
-    };
-    controller.run(shutdown).await
+    Controller::new(&context).run(shutdown).await
 }
 
 struct Controller {
@@ -91,6 +81,21 @@ fn is_managed_elsewhere(job: &Job) -> bool {
 }
 
 impl Controller {
+    fn new(context: &Context) -> Self {
+        let pods: Objects<Pod> = context.objects();
+        Controller {
+            jobs: context.objects(),
+            control: PodControl {
+                recorder: context.recorder(NAME),
+                pods: pods.clone(),
+            },
+            pods,
+            records: Mutex::default(),
+            queue: Queue::default(),
+            orphans: Queue::default(),
+        }
+    }
+
     async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let jobs = changes::each(&self.jobs.cache, |seen| match seen {
             Seen::Applied { new: job, .. } => {

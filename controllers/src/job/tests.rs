@@ -17,7 +17,7 @@ use super::{
     track,
 };
 
-const LONG_AGO: &str = "2026-01-01T00:00:00Z";
+pub(super) const LONG_AGO: &str = "2026-01-01T00:00:00Z";
 
 fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().expect("a time")
@@ -28,7 +28,7 @@ fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> T {
 }
 
 /// A Job with this in its spec and its status.
-fn job(spec: &Value, status: &Value) -> Job {
+pub(super) fn job(spec: &Value, status: &Value) -> Job {
     let mut whole = json!({
         "parallelism": 2,
         "backoffLimit": 6,
@@ -46,7 +46,7 @@ fn job(spec: &Value, status: &Value) -> Job {
 }
 
 /// A pod that the Job counts, in this phase; its name is its uid.
-fn pod(name: &str, phase: &str, extra: &Value) -> Arc<Pod> {
+pub(super) fn pod(name: &str, phase: &str, extra: &Value) -> Arc<Pod> {
     let mut pod: Pod = parsed(json!({
         "metadata": { "name": name, "namespace": "ns", "uid": name,
             "finalizers": [pod::FINALIZER], "creationTimestamp": LONG_AGO },
@@ -76,21 +76,21 @@ fn pod(name: &str, phase: &str, extra: &Value) -> Arc<Pod> {
     Arc::new(pod)
 }
 
-fn plain(name: &str, phase: &str) -> Arc<Pod> {
+pub(super) fn plain(name: &str, phase: &str) -> Arc<Pod> {
     pod(name, phase, &json!({}))
 }
 
-fn indexed(name: &str, phase: &str, index: i32) -> Arc<Pod> {
+pub(super) fn indexed(name: &str, phase: &str, index: i32) -> Arc<Pod> {
     pod(name, phase, &json!({ "index": index }))
 }
 
 /// What one look finds.
-fn look<T>(job: &Job, pods: &[Arc<Pod>], ask: impl FnOnce(&mut Sync<'_>) -> T) -> T {
+pub(super) fn look<T>(job: &Job, pods: &[Arc<Pod>], ask: impl FnOnce(&mut Sync<'_>) -> T) -> T {
     let spec = job.spec.as_ref().expect("a spec");
     ask(&mut Sync::new(job, spec, pods, Record::default(), now()))
 }
 
-fn scale(job: &Job, pods: &[Arc<Pod>]) -> Scale {
+pub(super) fn scale(job: &Job, pods: &[Arc<Pod>]) -> Scale {
     look(job, pods, |sync| sync.scale())
 }
 
@@ -107,7 +107,7 @@ fn counted(job: &Job, pods: &[Arc<Pod>]) -> (JobStatus, Vec<String>) {
     })
 }
 
-fn uncounted(status: &JobStatus) -> Value {
+pub(super) fn uncounted(status: &JobStatus) -> Value {
     serde_json::to_value(&status.uncounted_terminated_pods).expect("JSON")
 }
 
