@@ -1,5 +1,6 @@
 //! The program: reads the command line and hands over to the subcommand.
 
+mod api_services;
 mod bootstrap;
 mod check_config;
 mod cli;
@@ -9,6 +10,7 @@ mod file_watch;
 mod flow_control;
 mod images;
 mod logging;
+mod presence;
 mod rbac;
 mod secrets_encrypt;
 mod server;

@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::presence::Trust;
+
 /// Certificates are looked at this often; renewal is due months before they expire. Often enough
 /// for a clock that jumped.
 const LOOK: Duration = Duration::from_secs(3600);
@@ -55,6 +57,16 @@ impl Certificates {
             pki: Mutex::new(pki),
         };
         Ok(certificates)
+    }
+
+    /// Whom the API server believes, and front proxies of these names.
+    pub fn trust(&self, front_proxies: [&str; 1]) -> Trust {
+        let pki = self.pki.lock();
+        Trust {
+            client_ca: pki.client_ca.certificate_pem().to_owned(),
+            front_proxy_ca: pki.request_header_ca.certificate_pem().to_owned(),
+            front_proxies: front_proxies.map(str::to_owned).to_vec(),
+        }
     }
 
     /// The certificates as they are now.

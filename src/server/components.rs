@@ -41,6 +41,10 @@ impl ControlPlane {
         components.spawn("flow-control-configuration", move |run| {
             flow_control::run(own.clone(), informers.clone(), run)
         });
+        let (presence, informers) = (self.presence.clone(), self.informers.clone());
+        components.spawn("api-server-presence", move |run| {
+            presence.clone().run(informers.clone(), run)
+        });
         let identity = format!("{}_{}", settings.node_name, uuid::Uuid::new_v4());
         let leadership = |name: &'static str| {
             if datastore::is_shared(settings) {

@@ -26,8 +26,9 @@ use super::{
     datastore::Datastore, network,
 };
 use crate::{
-    bootstrap::{self, ApiAddress},
+    bootstrap,
     cli::Disable,
+    presence::{Lease, Presence},
     rbac,
     supervise::Components,
 };
@@ -35,6 +36,9 @@ use crate::{
 /// Whose caches the components of this process share: upstream's role of that name lets its shared
 /// informers list and watch everything, and write nothing of a controller's.
 const INFORMERS: &str = "system:kube-controller-manager";
+
+/// The common names that a front proxy may have.
+const FRONT_PROXIES: [&str; 1] = ["front-proxy-client"];
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -48,6 +52,7 @@ pub struct ControlPlane {
     pub(super) datastore: Datastore,
     pub(super) authentication: Authentication,
     auditor: Option<Arc<Auditor>>,
+    pub(super) presence: Presence,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
     caches: JoinHandle<()>,
@@ -104,14 +109,17 @@ impl ControlPlane {
         });
         server.registry().ready().await;
         info!("the watch caches are filled");
-        let api = ApiAddress {
-            service: service_address,
-            advertised: settings.advertise_address,
-            port: address.port(),
-        };
         let own = own_client(&server);
-        bootstrap::run(&own, api, |component| settings.enabled(component)).await?;
+        bootstrap::run(&own, |component| settings.enabled(component)).await?;
         rbac::reconcile(&own).await?;
+        let presence = Presence {
+            client: own,
+            service: service_address,
+            lease: Lease::new(&settings.node_name, external),
+            trust: certificates.trust(FRONT_PROXIES),
+            served,
+        };
+        presence.ensure().await?;
         let serving = serve(&server, &certificates, listener, shutdown.clone())?;
         certificates.write_kubeconfigs()?;
         let informers = Informers::new(client(&server, INFORMERS, &[]));
@@ -124,6 +132,7 @@ impl ControlPlane {
             datastore,
             authentication,
             auditor,
+            presence,
             shutdown,
             serving,
             caches,
@@ -221,11 +230,13 @@ fn security(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Security> {
     let external = SocketAddr::new(settings.advertise_address, address.port());
-    let proxies = vec!["front-proxy-client".to_owned()];
     let server_ca = coracle_transport::parse_certificates(certificates.server_ca.as_bytes())?;
     Ok(Security {
         client_authorities: certificates.clients.clone(),
-        front_proxy: Some((certificates.front_proxies.clone(), proxies)),
+        front_proxy: Some((
+            certificates.front_proxies.clone(),
+            FRONT_PROXIES.map(str::to_owned).to_vec(),
+        )),
         service_account_key: certificates.service_account_key.clone(),
         issuer: issuer(settings),
         external_address: external.to_string(),

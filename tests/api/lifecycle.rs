@@ -8,10 +8,13 @@ use std::{
     },
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Namespace, Service},
+};
 use kube::{
     Api, ResourceExt,
-    api::{ListParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -44,6 +47,74 @@ async fn a_new_cluster_has_what_upstream_has() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn what_the_api_server_says_of_itself_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).await;
+    let config_maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), "kube-system");
+    let trust = "extension-apiserver-authentication";
+    let published = config_maps.get(trust).await.unwrap().data.unwrap();
+    assert!(published["client-ca-file"].starts_with("-----BEGIN CERTIFICATE-----"));
+    assert_eq!(
+        published["requestheader-allowed-names"],
+        r#"["front-proxy-client"]"#
+    );
+    let services: Api<Service> = Api::namespaced(server.client.clone(), "default");
+    let namespaces: Api<Namespace> = Api::all(server.client.clone());
+    gone(&config_maps, trust).await;
+    gone(&services, "kubernetes").await;
+    gone(&namespaces, "kube-node-lease").await;
+    let again = async {
+        while config_maps.get(trust).await.is_err()
+            || services.get("kubernetes").await.is_err()
+            || namespaces.get("kube-node-lease").await.is_err()
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, again).await;
+    in_time.expect("all three are there again");
+    assert_eq!(
+        config_maps.get(trust).await.unwrap().data.unwrap(),
+        published
+    );
+    let leases: Api<Lease> = Api::namespaced(server.client.clone(), "kube-system");
+    let of_servers = ListParams::default().labels("apiserver.kubernetes.io/identity");
+    assert_eq!(leases.list(&of_servers).await.unwrap().items.len(), 1);
+}
+
+async fn gone<K>(api: &Api<K>, name: &str)
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let deleted = api.delete(name, &DeleteParams::default()).await;
+    deleted.unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+#[tokio::test]
+async fn a_kubeconfig_may_be_a_bare_file_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["--write-kubeconfig", "kubeconfig.yaml"];
+    let mut server = std::process::Command::new(binary())
+        .current_dir(dir.path())
+        .args(["server", "--config", "/dev/null", "--disable-agent"])
+        .args(["--https-listen-port", "0", "--data-dir", "data"])
+        .args(flags)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let written = async {
+        while !dir.path().join("kubeconfig.yaml").exists() {
+            assert!(server.try_wait().unwrap().is_none(), "the server has ended");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, written).await;
+    server.kill().unwrap();
+    server.wait().unwrap();
+    in_time.expect("the kubeconfig is written");
 }
 
 #[tokio::test]

@@ -12,7 +12,9 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     if is_written(path, content) {
         return Ok(());
     }
-    let folder = path.parent().unwrap_or(Path::new("."));
+    // A bare file name's parent is empty, and stands for the working directory.
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let folder = parent.unwrap_or(Path::new("."));
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new()
         .write(true)
