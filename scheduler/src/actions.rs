@@ -66,6 +66,18 @@ impl Actions {
         Ok(())
     }
 
+    /// Says on which node the pod is going to be, when it takes a while until it is. Nothing
+    /// depends on that.
+    pub async fn announce(&self, pod: &PodInfo, node: &str) {
+        let nomination = Nomination::Set(node.to_owned());
+        let Some(status) = status_patch(pod, None, &nomination) else {
+            return;
+        };
+        if let Err(error) = self.patch_status(pod, status).await {
+            tracing::debug!(pod = %pod.key, %error, "cannot set the nominated node");
+        }
+    }
+
     /// Records that the pod could not be scheduled.
     pub fn record_failure(&self, pod: &PodInfo, message: &str) {
         let message = truncated(message);

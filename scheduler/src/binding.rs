@@ -1,7 +1,7 @@
 //! What happens between the choice of a node and the pod's being there: its volumes are bound or
-//! made, then the pod is bound.
+//! made, its devices are allocated, then the pod is bound.
 //!
-//! Enter at [`Binding::new`], which promises the volumes to the pod until the binding is done
+//! Enter at [`Binding::new`], which promises the volumes and devices to the pod until the binding is done
 //! with, and [`Binding::run`].
 
 use std::{sync::Arc, time::Duration};
@@ -17,7 +17,11 @@ use serde_json::json;
 
 use crate::{
     actions::Actions,
-    plugins::volume_binding::{NAME, Plan},
+    devices::binding::Reserved,
+    plugins::{
+        dynamic_resources,
+        volume_binding::{NAME, Plan},
+    },
     pod::PodInfo,
     storage::{Informed, Storage as _, annotation, claim_key, is_fully_bound},
 };
@@ -30,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub(crate) enum Error {
     #[error("running PreBind plugin {NAME:?}: binding volumes: {0}")]
     Volumes(String),
+    #[error("running PreBind plugin {plugin:?}: {0}", plugin = dynamic_resources::NAME)]
+    Devices(String),
     #[error("running Bind plugin \"DefaultBinder\": {0}")]
     Pod(kube::Error),
 }
@@ -43,6 +49,7 @@ pub(crate) struct Binding {
     /// The volumes and claims that are promised.
     volumes: Vec<String>,
     claims: Vec<String>,
+    devices: Reserved,
 }
 
 impl Drop for Binding {
@@ -53,7 +60,13 @@ impl Drop for Binding {
 }
 
 impl Binding {
-    pub fn new(pod: Arc<PodInfo>, node: Arc<str>, plan: Plan, storage: Arc<Informed>) -> Self {
+    pub fn new(
+        pod: Arc<PodInfo>,
+        node: Arc<str>,
+        plan: Plan,
+        storage: Arc<Informed>,
+        devices: Reserved,
+    ) -> Self {
         let volumes = plan.bind.iter().map(|(volume, _)| volume.name_any());
         let (volumes, claims): (Vec<_>, Vec<_>) = (
             volumes.collect(),
@@ -70,20 +83,38 @@ impl Binding {
             storage,
             volumes,
             claims,
+            devices,
         }
     }
 
     /// Whether there is anything to wait for before the pod can be bound.
     pub fn waits(&self) -> bool {
-        !self.plan.is_empty()
+        !self.plan.is_empty() || !self.devices.is_empty()
     }
 
     pub async fn run(self, actions: &Actions, pods: &Informer<Pod>) -> Result<(), Error> {
-        if self.waits() {
+        if !self.waits() {
+            return self.bind_pod(actions).await;
+        }
+        // Others, as an autoscaler, are told where the pod is going to be.
+        actions.announce(&self.pod, &self.node).await;
+        if !self.plan.is_empty() {
             self.bind_volumes(actions, pods)
                 .await
                 .map_err(Error::Volumes)?;
         }
+        let (pod, node) = (&*self.pod, &*self.node);
+        let outcome = match self.devices.bind(pod, node, actions).await {
+            Ok(()) => self.bind_pod(actions).await,
+            Err(why) => Err(Error::Devices(why)),
+        };
+        if outcome.is_err() {
+            self.devices.release(pod, actions).await;
+        }
+        outcome
+    }
+
+    async fn bind_pod(&self, actions: &Actions) -> Result<(), Error> {
         actions
             .bind(&self.pod, &self.node)
             .await

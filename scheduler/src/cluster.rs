@@ -11,6 +11,7 @@ use k8s_openapi::api::{
 
 use crate::{
     cache::Cache,
+    devices::{self, Devices},
     nominator::Nominator,
     pod::PodInfo,
     selector::{Labels, Selector},
@@ -37,6 +38,8 @@ pub(crate) trait Surroundings: Send + Sync {
     fn disruption_budgets(&self) -> Vec<Arc<PodDisruptionBudget>>;
 
     fn storage(&self) -> &dyn Storage;
+
+    fn devices(&self) -> &dyn Devices;
 }
 
 /// [`Surroundings`] from the process's informers.
@@ -48,6 +51,7 @@ pub(crate) struct Informed {
     stateful_sets: Informer<StatefulSet>,
     budgets: Informer<PodDisruptionBudget>,
     pub storage: Arc<storage::Informed>,
+    pub devices: Arc<devices::Informed>,
 }
 
 impl Informed {
@@ -61,6 +65,7 @@ impl Informed {
             stateful_sets: informers.get(),
             budgets: informers.get(),
             storage: Arc::new(storage::Informed::new(informers)),
+            devices: Arc::new(devices::Informed::new(informers)),
         }
     }
 
@@ -72,6 +77,7 @@ impl Informed {
         self.stateful_sets.synced().await;
         self.budgets.synced().await;
         self.storage.synced().await;
+        self.devices.synced().await;
     }
 
     fn services_selector(&self, pod: &PodInfo) -> Selector {
@@ -148,5 +154,9 @@ impl Surroundings for Informed {
 
     fn storage(&self) -> &dyn Storage {
         &*self.storage
+    }
+
+    fn devices(&self) -> &dyn Devices {
+        &*self.devices
     }
 }

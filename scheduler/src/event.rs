@@ -1,6 +1,9 @@
 //! What happens in the cluster, as far as it may let a pod be scheduled that could not be before.
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
+use k8s_openapi::api::{
+    core::v1::{Node, PersistentVolumeClaim, PodResourceClaimStatus},
+    resource::v1::ResourceClaim,
+};
 
 use crate::{node, pod::PodInfo};
 
@@ -34,6 +37,17 @@ pub(crate) enum Event<'a> {
     CsiNode,
     /// What can be stored somewhere changed.
     StorageCapacity,
+    /// A claim of devices is new or was changed.
+    ResourceClaim {
+        old: Option<&'a ResourceClaim>,
+        new: &'a ResourceClaim,
+    },
+    /// A class of devices is new or was changed.
+    DeviceClass,
+    /// Devices are new or were changed.
+    ResourceSlice,
+    /// Devices that were given to a pod were not taken after all.
+    DevicesReleased,
 }
 
 /// Which properties of a node changed.
@@ -70,6 +84,8 @@ pub(crate) struct PodChanges {
     pub tolerations: bool,
     /// The last scheduling gate was removed.
     pub ungated: bool,
+    /// Claims were made from its templates.
+    pub claims: bool,
 }
 
 impl PodChanges {
@@ -81,9 +97,16 @@ impl PodChanges {
             // Tolerations can be added only.
             tolerations: old.tolerations().len() != new.tolerations().len(),
             ungated: old.is_gated() && !new.is_gated(),
+            claims: generated_claims(old) != generated_claims(new),
         };
         (changes != PodChanges::default()).then_some(changes)
     }
+}
+
+fn generated_claims(pod: &PodInfo) -> &[PodResourceClaimStatus] {
+    let status = pod.pod.status.as_ref();
+    let claims = status.and_then(|status| status.resource_claim_statuses.as_deref());
+    claims.unwrap_or_default()
 }
 
 fn scaled_down(old: &PodInfo, new: &PodInfo) -> bool {

@@ -6,7 +6,9 @@
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
-use crate::{cluster::Cluster, event::Event, node::NodeInfo, pod::PodInfo};
+use k8s_openapi::api::resource::v1::ResourceClaim;
+
+use crate::{cluster::Cluster, devices, event::Event, node::NodeInfo, pod::PodInfo};
 
 /// The best score that a plugin gives to a node; the worst is 0.
 pub(crate) const MAX_SCORE: i64 = 100;
@@ -18,6 +20,8 @@ pub(crate) struct Rejection {
     pub reasons: Vec<Cow<'static, str>>,
     /// Removing pods from the node would not help.
     pub unresolvable: bool,
+    /// The plugin cannot tell: no node is chosen, and the pod is tried again after a while.
+    pub error: bool,
 }
 
 impl Rejection {
@@ -27,6 +31,15 @@ impl Rejection {
             plugin,
             reasons: vec![reason.into()],
             unresolvable: false,
+            error: false,
+        }
+    }
+
+    /// The plugin cannot tell.
+    pub fn error(plugin: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
+        Rejection {
+            error: true,
+            ..Rejection::unresolvable(plugin, reason)
         }
     }
 
@@ -64,6 +77,29 @@ pub(crate) trait Filter: Send {
 
     /// A copy, for what-if questions.
     fn duplicate(&self) -> Box<dyn Filter>;
+
+    /// The devices that the pod gets on a node that passed.
+    fn devices_on(&self, _node: &str) -> Option<devices::binding::Plan> {
+        None
+    }
+
+    /// A weight, and for each node that passed a score from 0 to [`MAX_SCORE`].
+    fn score(&self, _feasible: &[&NodeInfo]) -> Option<(i64, Vec<i64>)> {
+        None
+    }
+
+    /// What can be done when no node passed, apart from preemption.
+    fn post_filter(&self) -> Option<PostFilter> {
+        None
+    }
+}
+
+/// What is done for a pod with claims that fits nowhere.
+#[derive(Clone, Debug)]
+pub(crate) enum PostFilter {
+    Nothing,
+    /// The claim is used by nobody else and is allocated where the pod cannot run.
+    Deallocate(Arc<ResourceClaim>),
 }
 
 /// A rule of scheduling. Plugins hold no state between pods.

@@ -9,6 +9,7 @@ mod actions;
 mod binding;
 mod cache;
 mod cluster;
+mod devices;
 mod event;
 mod framework;
 mod node;

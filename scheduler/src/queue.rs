@@ -57,8 +57,11 @@ pub(crate) struct QueuedPod {
 type ActiveKey = (Reverse<i32>, Instant, Key);
 type BackoffKey = (Instant, Reverse<i32>, Instant, Key);
 
-#[derive(Debug, Default)]
+/// Names the plugin that keeps a pod from being tried at all.
+type Gate = Box<dyn Fn(&PodInfo) -> Option<&'static str> + Send>;
+
 pub(crate) struct SchedulingQueue {
+    gate: Gate,
     pods: HashMap<Key, QueuedPod>,
     active: BTreeSet<ActiveKey>,
     backoff: BTreeSet<BackoffKey>,
@@ -68,6 +71,26 @@ pub(crate) struct SchedulingQueue {
 }
 
 impl SchedulingQueue {
+    /// A pod is not tried while it has scheduling gates or while `gate` names a plugin for it.
+    pub fn new(gate: impl Fn(&PodInfo) -> Option<&'static str> + Send + 'static) -> Self {
+        SchedulingQueue {
+            gate: Box::new(gate),
+            pods: HashMap::new(),
+            active: BTreeSet::new(),
+            backoff: BTreeSet::new(),
+            error_backoff: BTreeSet::new(),
+            unschedulable: HashSet::new(),
+            swept: None,
+        }
+    }
+
+    fn gate(&self, pod: &PodInfo) -> Option<&'static str> {
+        match pod.is_gated() {
+            true => Some(SCHEDULING_GATES),
+            false => (self.gate)(pod),
+        }
+    }
+
     /// The waiting pod.
     pub fn get(&self, key: &str) -> Option<&QueuedPod> {
         self.pods.get(key)
@@ -228,9 +251,9 @@ impl SchedulingQueue {
 
     fn put_active(&mut self, mut pod: QueuedPod) {
         pod.place = Place::Active;
-        if pod.info.is_gated() {
+        if let Some(plugin) = self.gate(&pod.info) {
             pod.place = Place::Unschedulable;
-            pod.rejectors = BTreeSet::from([SCHEDULING_GATES]);
+            pod.rejectors = BTreeSet::from([plugin]);
         }
         self.put(pod);
     }
@@ -304,7 +327,7 @@ mod tests {
 
     #[test]
     fn priority_then_age_decides() {
-        let (mut queue, now) = (SchedulingQueue::default(), Instant::now());
+        let (mut queue, now) = (SchedulingQueue::new(|_| None), Instant::now());
         for (seconds, name, priority) in [(1, "old", 0), (2, "new", 0), (3, "vip", 7)] {
             let info = named(name, json!({"spec": {"priority": priority}}));
             queue.add(info, now + after(seconds));
@@ -320,7 +343,7 @@ mod tests {
 
     #[test]
     fn an_unschedulable_pod_waits_for_an_event_that_helps() {
-        let (mut queue, now) = (SchedulingQueue::default(), Instant::now());
+        let (mut queue, now) = (SchedulingQueue::new(|_| None), Instant::now());
         queue.add(named("a", json!({})), now);
         let tried = queue.pop().expect("the pod");
         queue.put_back(tried, BTreeSet::from(["NodeResourcesFit"]), false, now);
@@ -336,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_backing_off_comes_after_active_ones() {
-        let (mut queue, now) = (SchedulingQueue::default(), Instant::now());
+        let (mut queue, now) = (SchedulingQueue::new(|_| None), Instant::now());
         queue.add(named("a", json!({"spec": {"priority": 9}})), now);
         let tried = queue.pop().expect("the pod");
         queue.put_back(tried, BTreeSet::from(["NodePorts"]), false, now);
@@ -350,7 +373,7 @@ mod tests {
 
     #[test]
     fn after_an_error_the_delay_is_waited_for() {
-        let (mut queue, now) = (SchedulingQueue::default(), Instant::now());
+        let (mut queue, now) = (SchedulingQueue::new(|_| None), Instant::now());
         queue.add(named("a", json!({})), now);
         let tried = queue.pop().expect("the pod");
         queue.put_back(tried, BTreeSet::new(), false, now);
@@ -362,7 +385,7 @@ mod tests {
 
     #[test]
     fn nothing_waits_for_ever() {
-        let (mut queue, now) = (SchedulingQueue::default(), Instant::now());
+        let (mut queue, now) = (SchedulingQueue::new(|_| None), Instant::now());
         queue.add(named("a", json!({})), now);
         queue.add(
             named(
@@ -385,7 +408,7 @@ mod tests {
 
     #[test]
     fn gates_keep_a_pod_back_until_the_last_is_removed() {
-        let (mut queue, now) = (SchedulingQueue::default(), Instant::now());
+        let (mut queue, now) = (SchedulingQueue::new(|_| None), Instant::now());
         queue.add(
             named("a", json!({"spec": {"schedulingGates": [{"name": "g"}]}})),
             now,
@@ -400,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_preempting_pod_is_not_tried_before_its_victims_were_asked_to_go() {
-        let (mut queue, now) = (SchedulingQueue::default(), Instant::now());
+        let (mut queue, now) = (SchedulingQueue::new(|_| None), Instant::now());
         queue.add(named("a", json!({})), now);
         let tried = queue.pop().expect("the pod");
         queue.put_back(tried, BTreeSet::from(["NodeResourcesFit"]), true, now);

@@ -4,10 +4,14 @@
 
 use std::{borrow::Cow, collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
+
 use crate::{
     cluster::Cluster,
-    framework::{Filter, Plugin, Prepared, Rejection},
+    devices::binding::Plan,
+    framework::{Filter, Plugin, PostFilter, Prepared, Rejection},
     node::NodeInfo,
+    plugins::dynamic_resources,
     pod::PodInfo,
     preemption::{self, Preemption},
 };
@@ -20,8 +24,10 @@ const LEAST_PERCENT: usize = 5;
 /// What came of looking for a node.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The pod should run on this node.
-    Node(Arc<str>),
+    /// The pod should run on this node, with these devices.
+    Node { name: Arc<str>, devices: Plan },
+    /// It cannot be told.
+    Error(String),
     /// There is no node at all.
     NoNodes,
     /// It fits nowhere.
@@ -36,6 +42,8 @@ pub(crate) struct Unfit {
     /// The plugins that stood against it: what they wait for may let it in.
     pub rejectors: BTreeSet<&'static str>,
     pub preemption: Preemption,
+    /// A claim of devices to give up.
+    pub deallocate: Option<Arc<ResourceClaim>>,
 }
 
 /// Turns that the decisions of one scheduler take.
@@ -85,6 +93,11 @@ impl Filters {
         for filter in &mut self.0 {
             filter.pod_removed(pod, node);
         }
+    }
+
+    fn devices_on(&self, node: &str) -> Plan {
+        let mut plans = self.0.iter().filter_map(|filter| filter.devices_on(node));
+        plans.next().unwrap_or_default()
     }
 
     pub fn duplicate(&self) -> Filters {
@@ -186,6 +199,10 @@ pub(crate) fn schedule(
     }
     let (filters, only, rejected) = prepare(pod, cluster, plugins);
     if let Some(rejection) = rejected {
+        if rejection.error {
+            let (plugin, why) = (rejection.plugin, rejection.reasons.join(", "));
+            return Outcome::Error(format!("running PreFilter plugin {plugin:?}: {why}"));
+        }
         let diagnosis = Diagnosis {
             others: Some(rejection),
             at_once: true,
@@ -194,7 +211,7 @@ pub(crate) fn schedule(
         return unfit(pod, cluster, &filters, &diagnosis, turn);
     }
     if let Some(node) = nominated(pod, cluster, &filters) {
-        return Outcome::Node(node.name.clone());
+        return chosen(node, &filters);
     }
     let mut diagnosis = Diagnosis::default();
     let candidates: Vec<usize> = match &only {
@@ -213,10 +230,25 @@ pub(crate) fn schedule(
     };
     let feasible = find(pod, cluster, &filters, &candidates, &mut diagnosis);
     turn.start = (turn.start + feasible.len() + diagnosis.rejected.len()) % nodes.len();
+    let mut rejected = diagnosis.rejected.values();
+    if let Some(rejection) = rejected.find(|rejection| rejection.error) {
+        let (plugin, why) = (rejection.plugin, rejection.reasons.join(", "));
+        return Outcome::Error(format!("running {plugin:?} filter plugin: {why}"));
+    }
     match feasible.len() {
         0 => unfit(pod, cluster, &filters, &diagnosis, turn),
-        1 => Outcome::Node(feasible[0].name.clone()),
-        _ => Outcome::Node(best(pod, cluster, plugins, &feasible, turn).name.clone()),
+        1 => chosen(feasible[0], &filters),
+        _ => {
+            let node = best(pod, cluster, plugins, &filters, &feasible, turn);
+            chosen(node, &filters)
+        }
+    }
+}
+
+fn chosen(node: &NodeInfo, filters: &Filters) -> Outcome {
+    Outcome::Node {
+        name: node.name.clone(),
+        devices: filters.devices_on(&node.name),
     }
 }
 
@@ -276,7 +308,11 @@ fn find<'a>(
         match filters.check_with_nominated(pod, node, cluster) {
             Ok(()) => feasible.push(node),
             Err(rejection) => {
+                let error = rejection.error;
                 diagnosis.rejected.insert(index, rejection);
+                if error {
+                    break;
+                }
             }
         }
         if feasible.len() >= enough {
@@ -300,19 +336,28 @@ fn best<'a>(
     pod: &Arc<PodInfo>,
     cluster: &Cluster<'_>,
     plugins: &[Box<dyn Plugin>],
+    filters: &Filters,
     feasible: &[&'a NodeInfo],
     turn: &mut Turn,
 ) -> &'a NodeInfo {
     let mut totals = vec![0; feasible.len()];
+    let mut add = |weight: i64, scores: Vec<i64>| {
+        for (total, score) in totals.iter_mut().zip(scores) {
+            *total += score * weight;
+        }
+    };
     for plugin in plugins {
         let weight = plugin.weight();
         if weight == 0 {
             continue;
         }
         if let Some(scores) = plugin.score(pod, cluster, feasible) {
-            for (total, score) in totals.iter_mut().zip(scores) {
-                *total += score * weight;
-            }
+            add(weight, scores);
+        }
+    }
+    for filter in &filters.0 {
+        if let Some((weight, scores)) = filter.score(feasible) {
+            add(weight, scores);
         }
     }
     let most = totals.iter().copied().max().unwrap_or(0);
@@ -332,17 +377,32 @@ fn unfit(
 ) -> Outcome {
     let nodes = cluster.cache.nodes().len();
     let mut message = diagnosis.message(nodes);
-    let preemption = preemption::find(pod, cluster, filters, diagnosis, turn);
-    if let Some(futile) = preemption.futile() {
-        // The first is what upstream's DynamicResources says of a pod without claims.
-        message.push_str(&format!(
-            " no new claims to deallocate, preemption: {futile}"
-        ));
+    let (mut deallocate, rejectors) = (None, diagnosis.rejectors());
+    // Upstream's DynamicResources comes before preemption, which it ends with this error when an
+    // earlier plugin turned the pod away before it was asked.
+    let asked = !diagnosis.at_once || rejectors.contains(dynamic_resources::NAME);
+    let preemption = match asked {
+        true => preemption::find(pod, cluster, filters, diagnosis, turn),
+        false => Preemption::Ineligible("not found".to_owned()),
+    };
+    let claims = match filters.0.iter().find_map(|filter| filter.post_filter()) {
+        None => "no new claims to deallocate",
+        Some(PostFilter::Nothing) => "still not schedulable",
+        Some(PostFilter::Deallocate(claim)) => {
+            deallocate = Some(claim);
+            "deallocation of ResourceClaim completed"
+        }
+    };
+    match preemption.futile() {
+        None => {}
+        Some(futile) if asked => message.push_str(&format!(" {claims}, preemption: {futile}")),
+        Some(error) => message.push_str(&format!(" {error}")),
     }
     Outcome::Unfit(Unfit {
         message,
-        rejectors: diagnosis.rejectors(),
+        rejectors,
         preemption,
+        deallocate,
     })
 }
 
@@ -421,7 +481,7 @@ mod tests {
                 ]}
             }}}})
         };
-        assert!(matches!(decide(&world, on("b")), Outcome::Node(name) if &*name == "b"));
+        assert!(matches!(decide(&world, on("b")), Outcome::Node { name, .. } if &*name == "b"));
         assert!(message(&world, on("a")).starts_with(
             "0/3 nodes are available: 1 node(s) were unschedulable, \
              2 node(s) didn't satisfy plugin(s) [NodeAffinity]."
@@ -437,7 +497,7 @@ mod tests {
         ]);
         world.running("1", "a", asking("2"));
         world.running("2", "b", asking("1"));
-        assert!(matches!(decide(&world, asking("1")), Outcome::Node(name) if &*name == "c"));
+        assert!(matches!(decide(&world, asking("1")), Outcome::Node { name, .. } if &*name == "c"));
         assert!(matches!(
             decide(&World::default(), asking("1")),
             Outcome::NoNodes
@@ -456,7 +516,7 @@ mod tests {
         world.nominator.set(promised(10), "n");
         assert!(matches!(decide(&world, asking("2")), Outcome::Unfit(_)));
         world.nominator.set(promised(-1), "n");
-        assert!(matches!(decide(&world, asking("2")), Outcome::Node(_)));
+        assert!(matches!(decide(&world, asking("2")), Outcome::Node { .. }));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{
 use coracle_client::{Change, Changes, EventRecorder, Informer, Informers};
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
     storage::v1::{CSINode, CSIStorageCapacity, StorageClass},
 };
 use kube::{Client, ResourceExt as _};
@@ -24,10 +25,14 @@ use crate::{
     binding::{self, Binding},
     cache::Cache,
     cluster::{Cluster, Informed},
+    devices::{
+        self,
+        binding::{Plan, Reserved},
+    },
     event::{Event, NodeChanges, PodChanges},
     framework::Plugin,
     nominator::Nominator,
-    plugins::{self, volume_binding},
+    plugins::{self, dynamic_resources, volume_binding},
     pod::{self, Key, PodInfo},
     preemption::Preemption,
     queue::{QueuedPod, SchedulingQueue},
@@ -103,58 +108,87 @@ enum Done {
     Reported,
 }
 
-/// A change of what pods store on.
-enum StorageChange {
+/// A change of what pods store on or of the devices that they use.
+enum SurroundingChange {
     Claim(Arc<PersistentVolumeClaim>),
     LostClaims,
     Volume,
     Class,
     CsiNode,
     Capacity,
+    ResourceClaim {
+        old: Option<Arc<ResourceClaim>>,
+        new: Arc<ResourceClaim>,
+    },
+    LostResourceClaims,
+    DeviceClass,
+    ResourceSlice,
 }
 
-struct StorageChanges {
+struct SurroundingChanges {
     claims: Changes<PersistentVolumeClaim>,
     volumes: Changes<PersistentVolume>,
     classes: Changes<StorageClass>,
     csi_nodes: Changes<CSINode>,
     capacities: Changes<CSIStorageCapacity>,
+    resource_claims: Changes<ResourceClaim>,
+    device_classes: Changes<DeviceClass>,
+    resource_slices: Changes<ResourceSlice>,
 }
 
-impl StorageChanges {
-    fn subscribe(storage: &storage::Informed) -> Self {
-        StorageChanges {
+impl SurroundingChanges {
+    fn subscribe(storage: &storage::Informed, devices: &devices::Informed) -> Self {
+        SurroundingChanges {
             claims: storage.claims.subscribe(),
             volumes: storage.volumes.subscribe(),
             classes: storage.classes.subscribe(),
             csi_nodes: storage.csi_nodes.subscribe(),
             capacities: storage.capacities.subscribe(),
+            resource_claims: devices.claims.subscribe(),
+            device_classes: devices.classes.subscribe(),
+            resource_slices: devices.slices.subscribe(),
         }
     }
 
     /// The next change by which something may be used that could not be before.
-    async fn next(&mut self) -> StorageChange {
-        fn unless_deleted<K>(change: &Change<K>, then: StorageChange) -> Option<StorageChange> {
+    async fn next(&mut self) -> SurroundingChange {
+        fn unless_deleted<K>(
+            change: &Change<K>,
+            then: SurroundingChange,
+        ) -> Option<SurroundingChange> {
             (!matches!(change, Change::Deleted(_))).then_some(then)
         }
         loop {
             let change = tokio::select! {
                 Some(change) = self.claims.next() => match change {
-                    Change::Applied { new, .. } => Some(StorageChange::Claim(new)),
+                    Change::Applied { new, .. } => Some(SurroundingChange::Claim(new)),
                     Change::Deleted(_) => None,
-                    Change::Lagged => Some(StorageChange::LostClaims),
+                    Change::Lagged => Some(SurroundingChange::LostClaims),
                 },
                 Some(change) = self.volumes.next() => {
-                    unless_deleted(&change, StorageChange::Volume)
+                    unless_deleted(&change, SurroundingChange::Volume)
                 }
                 Some(change) = self.classes.next() => {
-                    unless_deleted(&change, StorageChange::Class)
+                    unless_deleted(&change, SurroundingChange::Class)
                 }
                 Some(change) = self.csi_nodes.next() => {
-                    unless_deleted(&change, StorageChange::CsiNode)
+                    unless_deleted(&change, SurroundingChange::CsiNode)
                 }
                 Some(change) = self.capacities.next() => {
-                    unless_deleted(&change, StorageChange::Capacity)
+                    unless_deleted(&change, SurroundingChange::Capacity)
+                }
+                Some(change) = self.resource_claims.next() => match change {
+                    Change::Applied { old, new } => {
+                        Some(SurroundingChange::ResourceClaim { old, new })
+                    }
+                    Change::Deleted(_) => None,
+                    Change::Lagged => Some(SurroundingChange::LostResourceClaims),
+                },
+                Some(change) = self.device_classes.next() => {
+                    unless_deleted(&change, SurroundingChange::DeviceClass)
+                }
+                Some(change) = self.resource_slices.next() => {
+                    unless_deleted(&change, SurroundingChange::ResourceSlice)
                 }
                 else => std::future::pending().await,
             };
@@ -183,16 +217,21 @@ struct Loop {
 
 impl Loop {
     fn new(config: Config, client: Client, informers: &Informers) -> Self {
+        let surroundings = Informed::new(informers);
+        let devices = surroundings.devices.clone();
+        let queue = SchedulingQueue::new(move |pod| {
+            dynamic_resources::is_waiting(pod, &*devices).then_some(dynamic_resources::NAME)
+        });
         let recorder = EventRecorder::new(client.clone(), &config.scheduler_name, "");
         Loop {
             config,
             actions: Actions { client, recorder },
             pods: informers.get(),
             nodes: informers.get(),
-            surroundings: Informed::new(informers),
+            surroundings,
             plugins: plugins::table(),
             cache: Cache::default(),
-            queue: SchedulingQueue::default(),
+            queue,
             nominator: Nominator::default(),
             turn: Turn::new(RandomState::new().hash_one(0)),
             writes: JoinSet::new(),
@@ -202,7 +241,8 @@ impl Loop {
 
     async fn run(&mut self) -> Result<(), Error> {
         let (mut pods, mut nodes) = (self.pods.subscribe(), self.nodes.subscribe());
-        let mut stored = StorageChanges::subscribe(&self.surroundings.storage);
+        let (storage, devices) = (&self.surroundings.storage, &self.surroundings.devices);
+        let mut around = SurroundingChanges::subscribe(storage, devices);
         self.nodes.synced().await;
         self.pods.synced().await;
         self.surroundings.synced().await;
@@ -210,7 +250,7 @@ impl Loop {
         self.look_at_all_pods();
         tracing::info!(nodes = self.cache.nodes().len(), "the scheduler is ready");
         loop {
-            self.step(&mut pods, &mut nodes, &mut stored).await?;
+            self.step(&mut pods, &mut nodes, &mut around).await?;
         }
     }
 
@@ -219,7 +259,7 @@ impl Loop {
         &mut self,
         pods: &mut Changes<Pod>,
         nodes: &mut Changes<Node>,
-        stored: &mut StorageChanges,
+        around: &mut SurroundingChanges,
     ) -> Result<(), Error> {
         let can_decide = self.queue.has_next() && self.writes.len() < WRITES;
         let flush = self.queue.next_flush(Instant::now());
@@ -237,7 +277,7 @@ impl Loop {
                 }
                 Change::Lagged => self.look_at_all_pods(),
             },
-            change = stored.next() => self.storage_changed(&change),
+            change = around.next() => self.surroundings_changed(&change),
             Some(done) = self.writes.join_next() => self.done(done?),
             Some(done) = self.bindings.join_next() => self.done(done?),
             () = tokio::time::sleep_until(flush.unwrap_or_else(Instant::now)), if flush.is_some() => {
@@ -248,19 +288,26 @@ impl Loop {
         Ok(())
     }
 
-    fn storage_changed(&mut self, change: &StorageChange) {
+    fn surroundings_changed(&mut self, change: &SurroundingChange) {
         match change {
-            StorageChange::Claim(claim) => self.wake(&Event::Claim(claim), |_| true),
-            StorageChange::Volume => self.wake(&Event::Volume, |_| true),
-            StorageChange::Class => self.wake(&Event::StorageClass, |_| true),
-            StorageChange::CsiNode => self.wake(&Event::CsiNode, |_| true),
-            StorageChange::Capacity => self.wake(&Event::StorageCapacity, |_| true),
+            SurroundingChange::Claim(claim) => self.wake(&Event::Claim(claim), |_| true),
+            SurroundingChange::Volume => self.wake(&Event::Volume, |_| true),
+            SurroundingChange::Class => self.wake(&Event::StorageClass, |_| true),
+            SurroundingChange::CsiNode => self.wake(&Event::CsiNode, |_| true),
+            SurroundingChange::Capacity => self.wake(&Event::StorageCapacity, |_| true),
+            SurroundingChange::ResourceClaim { old, new } => {
+                let old = old.as_deref();
+                self.wake(&Event::ResourceClaim { old, new }, |_| true);
+            }
+            SurroundingChange::DeviceClass => self.wake(&Event::DeviceClass, |_| true),
+            SurroundingChange::ResourceSlice => self.wake(&Event::ResourceSlice, |_| true),
             // Any claim may have changed.
-            StorageChange::LostClaims => {
+            SurroundingChange::LostClaims => {
                 for claim in self.surroundings.storage.claims.list() {
                     self.wake(&Event::Claim(&claim), |_| true);
                 }
             }
+            SurroundingChange::LostResourceClaims => self.wake(&Event::DevicesReleased, |_| true),
         }
     }
 
@@ -452,7 +499,8 @@ impl Loop {
             surroundings: &self.surroundings,
         };
         match schedule(&pod, &cluster, &self.plugins, &mut self.turn) {
-            Outcome::Node(node) => self.bind(queued, &node),
+            Outcome::Node { name, devices } => self.bind(queued, &name, devices),
+            Outcome::Error(why) => self.failed(queued, &why),
             Outcome::NoNodes => {
                 let message = "no nodes available to schedule pods";
                 self.report(&pod, "Unschedulable", message, Nomination::Clear);
@@ -464,14 +512,25 @@ impl Loop {
         }
     }
 
-    fn bind(&mut self, queued: QueuedPod, node: &Arc<str>) {
+    /// No node could be chosen because of an error.
+    fn failed(&mut self, queued: QueuedPod, why: &str) {
+        let pod = queued.info.clone();
+        tracing::warn!(pod = %pod.key, error = why, "cannot schedule the pod");
+        self.nominator.remove(&pod.key);
+        self.report(&pod, "SchedulerError", why, Nomination::Clear);
+        self.queue
+            .put_back(queued, [].into(), false, Instant::now());
+    }
+
+    fn bind(&mut self, queued: QueuedPod, node: &Arc<str>, devices: Plan) {
         let pod = queued.info.clone();
         let storage = &self.surroundings.storage;
         let found = self.cache.node(node);
         let plan = found.and_then(|found| volume_binding::plan(&pod, &found.node, &**storage));
         // The loop alone changes what the decision was made on, so there is always a plan.
         let plan = plan.unwrap_or_default();
-        let binding = Binding::new(pod.clone(), node.clone(), plan, storage.clone());
+        let devices = Reserved::new_for(devices, self.surroundings.devices.clone());
+        let binding = Binding::new(pod.clone(), node.clone(), plan, storage.clone(), devices);
         self.cache.assume(pod.clone(), node);
         self.nominator.remove(&pod.key);
         let waits = binding.waits();
@@ -507,6 +566,16 @@ impl Loop {
         let preempting = matches!(unfit.preemption, Preemption::Possible { .. });
         self.queue
             .put_back(queued, unfit.rejectors, preempting, Instant::now());
+        if let Some(claim) = unfit.deallocate {
+            let actions = self.actions.clone();
+            self.writes.spawn(async move {
+                if let Err(error) = devices::binding::deallocate(&claim, &actions).await {
+                    let claim = devices::request::key(&claim);
+                    tracing::warn!(claim, error, "cannot deallocate the claim");
+                }
+                Done::Reported
+            });
+        }
         if let Preemption::Possible { node, victims } = unfit.preemption {
             self.preempt(pod, node, victims);
         }
@@ -576,6 +645,7 @@ impl Loop {
         }
         self.cache.remove_pod(&pod.key);
         self.wake(&Event::PodDeleted(&pod), |_| true);
+        self.wake(&Event::DevicesReleased, |_| true);
         let message = error.to_string();
         tracing::warn!(pod = %pod.key, %error, "cannot bind the pod");
         let Some(current) = self.pods.get(pod.namespace(), pod.name()) else {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{NodeSelector, NodeSelectorTerm, Pod},
+    api::core::v1::{Node, NodeSelector, NodeSelectorTerm, Pod},
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 
@@ -264,6 +264,16 @@ impl RequiredNodeAffinity {
                 .as_ref()
                 .is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
     }
+}
+
+/// Whether the node is one that the selector selects.
+pub(crate) fn selects_node(selector: &NodeSelector, node: &Node) -> bool {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let mut terms = selector
+        .node_selector_terms
+        .iter()
+        .filter_map(NodeTerm::parse);
+    terms.any(|term| term.matches(name, node.metadata.labels.as_ref()))
 }
 
 fn parse_terms(selector: &NodeSelector) -> Vec<NodeTerm> {

@@ -15,7 +15,7 @@ use k8s_openapi::api::{
     storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass},
 };
 
-use crate::selector::NodeTerm;
+use crate::selector::selects_node;
 
 /// What there is to store on. Served from informers, and by hand in tests.
 pub(crate) trait Storage: Send + Sync {
@@ -205,12 +205,7 @@ pub(crate) fn is_reachable(volume: &PersistentVolume, node: &Node) -> bool {
     let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else {
         return true;
     };
-    let name = node.metadata.name.as_deref().unwrap_or_default();
-    let mut terms = required
-        .node_selector_terms
-        .iter()
-        .filter_map(NodeTerm::parse);
-    terms.any(|term| term.matches(name, node.metadata.labels.as_ref()))
+    selects_node(required, node)
 }
 
 /// Whether a class lets volumes be made for the node.

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
     policy::v1::PodDisruptionBudget,
+    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
     storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass},
 };
 use kube::ResourceExt as _;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     cache::Cache,
     cluster::{Cluster, Surroundings},
+    devices::{Devices, Pending, cel::Selectors},
     nominator::Nominator,
     pod::PodInfo,
     selector::{Labels, Selector},
@@ -66,6 +68,7 @@ pub(crate) struct Still {
     pub budgets: Vec<Arc<PodDisruptionBudget>>,
     pub owners: Option<Selector>,
     pub storage: Shelf,
+    pub devices: Rack,
 }
 
 /// What there is to store on.
@@ -78,6 +81,62 @@ pub(crate) struct Shelf {
     drivers: HashMap<String, Arc<CSIDriver>>,
     capacities: Vec<Arc<CSIStorageCapacity>>,
     assumed: Assumed,
+}
+
+/// What devices there are.
+#[derive(Default)]
+pub(crate) struct Rack {
+    claims: HashMap<String, Arc<ResourceClaim>>,
+    slices: HashMap<String, Arc<ResourceSlice>>,
+    classes: HashMap<String, Arc<DeviceClass>>,
+    pending: Pending,
+    selectors: Arc<Selectors>,
+}
+
+impl Rack {
+    pub fn add_claim(&mut self, value: Value) {
+        let claim: Arc<ResourceClaim> = object(value);
+        self.claims.insert(claim.name_any(), claim);
+    }
+
+    pub fn add_slice(&mut self, value: Value) {
+        let slice: Arc<ResourceSlice> = object(value);
+        self.slices.insert(slice.name_any(), slice);
+    }
+
+    pub fn add_class(&mut self, value: Value) {
+        let class: Arc<DeviceClass> = object(value);
+        self.classes.insert(class.name_any(), class);
+    }
+}
+
+impl Devices for Rack {
+    fn claim(&self, namespace: &str, name: &str) -> Option<Arc<ResourceClaim>> {
+        let claim = self.claims.get(name).cloned();
+        claim.filter(|claim| claim.metadata.namespace.as_deref() == Some(namespace))
+    }
+
+    fn claims(&self) -> Vec<Arc<ResourceClaim>> {
+        self.claims.values().cloned().collect()
+    }
+
+    fn slices(&self) -> Vec<Arc<ResourceSlice>> {
+        let mut slices: Vec<_> = self.slices.values().cloned().collect();
+        slices.sort_by_key(|slice| slice.name_any());
+        slices
+    }
+
+    fn class(&self, name: &str) -> Option<Arc<DeviceClass>> {
+        self.classes.get(name).cloned()
+    }
+
+    fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    fn selectors(&self) -> Arc<Selectors> {
+        self.selectors.clone()
+    }
 }
 
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
@@ -165,6 +224,10 @@ impl Surroundings for Still {
 
     fn storage(&self) -> &dyn Storage {
         &self.storage
+    }
+
+    fn devices(&self) -> &dyn Devices {
+        &self.devices
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rules, one file each, with upstream's weights.
 
+pub(crate) mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -35,6 +36,7 @@ pub(crate) fn table() -> Vec<Box<dyn Plugin>> {
         Box::new(volume_zone::VolumeZone),
         Box::new(pod_topology_spread::PodTopologySpread),
         Box::new(inter_pod_affinity::InterPodAffinity),
+        Box::new(dynamic_resources::DynamicResources),
         Box::new(node_resources::BalancedAllocation),
         Box::new(image_locality::ImageLocality),
     ]

@@ -75,6 +75,7 @@ fn fits(
         plugin: FIT,
         reasons,
         unresolvable,
+        error: false,
     })
 }
 
