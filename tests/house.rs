@@ -11,27 +11,49 @@ use serde_json::Value;
 
 /// Which crates of ours a crate may use, as design and ARCHITECTURE.md say.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("coracle-controllers", &["coracle-client", "coracle-api"]),
-    ("coracle-scheduler", &["coracle-client", "coracle-api"]),
+    (
+        "coracle-controllers",
+        &["coracle-client", "coracle-metrics", "coracle-api"],
+    ),
+    (
+        "coracle-scheduler",
+        &["coracle-client", "coracle-metrics", "coracle-api"],
+    ),
     (
         "coracle-kubelet",
-        &["coracle-client", "coracle-transport", "coracle-api"],
+        &[
+            "coracle-client",
+            "coracle-transport",
+            "coracle-metrics",
+            "coracle-api",
+        ],
     ),
     (
         "coracle-proxy",
-        &["coracle-client", "coracle-netfilter", "coracle-api"],
+        &[
+            "coracle-client",
+            "coracle-netfilter",
+            "coracle-metrics",
+            "coracle-api",
+        ],
     ),
     ("coracle-dns", &["coracle-client", "coracle-api"]),
     ("coracle-cni", &["coracle-netfilter"]),
-    ("coracle-client", &["coracle-api"]),
+    ("coracle-client", &["coracle-metrics", "coracle-api"]),
     (
         "coracle-apiserver",
-        &["coracle-store", "coracle-transport", "coracle-api"],
+        &[
+            "coracle-store",
+            "coracle-transport",
+            "coracle-metrics",
+            "coracle-api",
+        ],
     ),
     ("coracle-netfilter", &[]),
     ("coracle-store", &[]),
     ("coracle-transport", &[]),
     ("coracle-netfilter", &[]),
+    ("coracle-metrics", &[]),
     ("coracle-api", &[]),
 ];
 

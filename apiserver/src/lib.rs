@@ -20,7 +20,7 @@ pub mod flow;
 pub mod handler;
 mod lister;
 mod lookup;
-mod metrics;
+pub mod metrics;
 pub mod node_proxy;
 pub mod openapi;
 mod options;

@@ -10,7 +10,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use coracle_api::Kind;
-use coracle_store::{Event, Listing, Revision, Store, WatchBatch};
+use coracle_store::{Event, Listing, Revision, Store, Transaction, WatchBatch};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{cache::Cache, error::ApiError};
+use crate::{cache::Cache, error::ApiError, metrics::storage};
 
 pub use table::{Resource, Table};
 
@@ -99,6 +99,26 @@ impl Registry {
                 let _ = loaded.await;
             }
         }
+    }
+
+    /// Commits a transaction that is about the object of `key`.
+    ///
+    /// # Errors
+    /// Those of [`Store::commit`].
+    pub async fn commit(
+        &self,
+        operation: &'static str,
+        key: &str,
+        transaction: Transaction,
+    ) -> Result<Revision, coracle_store::Error> {
+        let since = std::time::Instant::now();
+        let committed = self.0.store.commit(transaction).await;
+        if let Some(cache) = self.0.table.load().cache_of(key) {
+            let refused = matches!(&committed, Err(coracle_store::Error::Conflict { .. }));
+            let failed = committed.is_err() && !refused;
+            storage::Of::cache(cache).requested(operation, since, failed);
+        }
+        committed
     }
 
     /// No longer serves the resources of which `keep` is false.
@@ -181,7 +201,12 @@ impl Registry {
         incoming: &mut mpsc::Receiver<Load>,
         shutdown: &CancellationToken,
     ) -> Result<(), coracle_store::Error> {
-        let listing = self.0.store.list(ROOT).await?;
+        let since = std::time::Instant::now();
+        let listing = self.0.store.list(ROOT).await;
+        for cache in self.0.table.load().caches() {
+            storage::Of::cache(cache).requested("list", since, listing.is_err());
+        }
+        let listing = listing?;
         let revision = listing.revision;
         let mut batches = self.0.store.watch(ROOT, revision).await?;
         self.fill(&listing);
@@ -216,7 +241,10 @@ impl Registry {
     /// Fills one cache. What the feed delivers for it again later is older than the listing
     /// and is skipped.
     async fn load(&self, load: Load) -> Result<(), coracle_store::Error> {
-        let listing = self.0.store.list(load.cache.prefix()).await?;
+        let since = std::time::Instant::now();
+        let listing = self.0.store.list(load.cache.prefix()).await;
+        storage::Of::cache(&load.cache).requested("list", since, listing.is_err());
+        let listing = listing?;
         load.cache.reset(&listing.items, listing.revision);
         let _ = load.done.send(());
         Ok(())

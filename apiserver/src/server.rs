@@ -32,7 +32,11 @@ use crate::{
     error::{ApiError, GroupResource},
     flow::{Admitted, Class, FlowControl},
     handler::Handlers,
-    metrics::{Authenticated, Metrics},
+    metrics::{
+        Metrics,
+        access::{self, Authenticated},
+        requests::{self, Answered},
+    },
     openapi::OpenApi,
     paths::{self, Discovery, Health},
     query::Query,
@@ -150,11 +154,8 @@ impl ApiServer {
         &self.0.health
     }
 
-    pub(crate) fn audit(&self) -> Option<&Auditor> {
-        self.0.plugins.audit.as_deref()
-    }
-
-    pub(crate) fn metrics(&self) -> &Metrics {
+    /// What is shown at `/metrics` beside the server's own.
+    pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
@@ -234,9 +235,14 @@ impl ApiServer {
             response = audit::finish(record, &context, response).await;
         }
         let dry_run = context.query().contains("dryRun=");
-        let (metrics, code) = (self.metrics(), response.status());
-        metrics.answered(&context.info, dry_run, code, since, context.waited);
-        metrics.measure(&context.info, response)
+        let answered = Answered {
+            dry_run,
+            code: response.status(),
+            since,
+            waited: context.waited,
+        };
+        requests::answered(self.registry(), &context.info, &answered);
+        requests::measure(self.registry(), &context.info, response)
     }
 
     async fn answer(
@@ -284,12 +290,12 @@ impl ApiServer {
         let attributes = Attributes::of_request(&context.user, &context.info);
         let asked = Instant::now();
         let decision = self.0.plugins.authorizer.authorize(&attributes).await;
-        self.metrics().access().authorized(&decision, asked);
+        access::authorized(&decision, asked);
         if let Some(record) = &context.audit {
             record.authorized(&decision);
         }
         permitted(&attributes, decision)?;
-        let in_flight = self.metrics().begin(&context.info);
+        let in_flight = requests::begin(self.registry(), &context.info);
         let work = Box::pin(self.dispatch(context, body));
         if context.info.long_running() {
             let response = work.await?;
@@ -299,7 +305,8 @@ impl ApiServer {
         let timeout = self.0.config.request_timeout;
         let answered = tokio::time::timeout(timeout, work).await;
         answered.unwrap_or_else(|_| {
-            self.metrics().terminated();
+            let code = StatusCode::GATEWAY_TIMEOUT;
+            requests::terminated(self.registry(), &context.info, code);
             let why = "request did not complete within the allotted timeout";
             Err(ApiError::timeout(why, 0))
         })
@@ -324,9 +331,10 @@ impl ApiServer {
         match &self.0.flow {
             Some(flow) if !info.long_running() => {
                 let admitted = flow.admit(&context.user, info).await;
-                admitted
-                    .map(Some)
-                    .inspect_err(|_| self.metrics().terminated())
+                admitted.map(Some).inspect_err(|_| {
+                    let code = StatusCode::TOO_MANY_REQUESTS;
+                    requests::terminated(self.registry(), info, code);
+                })
             }
             _ => Ok(None),
         }
@@ -350,7 +358,7 @@ impl ApiServer {
                         Authenticated::Refused
                     }
                 };
-                self.metrics().access().authenticated(how, asked);
+                access::authenticated(how, asked);
                 answer.ok().flatten().ok_or_else(ApiError::unauthorized)?
             }
         };

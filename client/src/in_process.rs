@@ -1,14 +1,17 @@
 //! A `kube::Client` that calls the API server's router directly: no socket and no TLS, but the
 //! same authorisation, admission and flow control as over the wire.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Instant};
 
 use axum::body::Body;
 use coracle_api::Identity;
 use http::{HeaderValue, Request, Response, header};
 use tower::{Service, ServiceExt as _};
 
-use crate::zero_times;
+use crate::{metrics, zero_times};
+
+/// What the server is called in the metrics of a client that needs no host.
+const HOST: &str = "in-process";
 
 /// A client whose requests `router` answers in this process, as `identity`.
 ///
@@ -29,10 +32,15 @@ where
             .entry(header::USER_AGENT)
             .or_insert_with(|| agent.clone());
         parts.extensions.insert(identity.clone());
+        let (method, since) = (parts.method.clone(), Instant::now());
         let answer = router
             .clone()
             .oneshot(Request::from_parts(parts, Body::new(body)));
-        async move { Ok::<_, Infallible>(answer.await?.map(zero_times::spelled_out)) }
+        async move {
+            let answer = answer.await?;
+            metrics::answered(answer.status().as_str(), HOST, method.as_str(), since);
+            Ok::<_, Infallible>(answer.map(zero_times::spelled_out))
+        }
     });
     kube::Client::new(service, "default")
 }

@@ -17,7 +17,7 @@ use kube::{Api, Client, api::PostParams};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{EventRecorder, EventType};
+use crate::{EventRecorder, EventType, metrics};
 
 const NAMESPACE: &str = "kube-system";
 
@@ -114,18 +114,26 @@ pub struct Candidate {
 }
 
 /// We lead until this is dropped, even by a panic.
-struct Leading(watch::Sender<bool>);
+struct Leading {
+    leading: watch::Sender<bool>,
+    name: String,
+}
 
 impl Leading {
-    fn begin(leading: &watch::Sender<bool>) -> Self {
+    fn begin(leading: &watch::Sender<bool>, name: &str) -> Self {
         leading.send_replace(true);
-        Leading(leading.clone())
+        metrics::leads(name, true);
+        Leading {
+            leading: leading.clone(),
+            name: name.to_owned(),
+        }
     }
 }
 
 impl Drop for Leading {
     fn drop(&mut self) {
-        self.0.send_replace(false);
+        self.leading.send_replace(false);
+        metrics::leads(&self.name, false);
     }
 }
 
@@ -147,6 +155,7 @@ impl Candidate {
     /// `name` is that of the Lease, for example `kube-scheduler`; `identity` is ours and nobody
     /// else's.
     pub fn new(client: Client, name: &str, identity: &str, timing: Timing) -> Self {
+        metrics::leads(name, false);
         Candidate {
             leases: Api::namespaced(client.clone(), NAMESPACE),
             recorder: EventRecorder::new(client, name, ""),
@@ -166,7 +175,7 @@ impl Candidate {
     pub async fn run(mut self, shutdown: CancellationToken) {
         while shutdown.run_until_cancelled(self.acquire()).await.is_some() {
             tracing::info!(lease = self.name, "leading");
-            let leading = Leading::begin(&self.leading);
+            let leading = Leading::begin(&self.leading, &self.name);
             let lost = shutdown.run_until_cancelled(self.renew()).await;
             drop(leading);
             self.tell("stopped leading");

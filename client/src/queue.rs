@@ -11,6 +11,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
+use crate::metrics::{Work, Working};
+
 /// How the delay between retries of one key grows: doubled each time from `base` to at most `max`.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -30,14 +32,25 @@ impl Default for Backoff {
 }
 
 struct State<K> {
-    waiting: VecDeque<K>,
+    /// With the times since when they wait.
+    waiting: VecDeque<(K, Instant)>,
     queued: HashSet<K>,
-    working: HashSet<K>,
+    /// With what measures the work, if the queue has a name.
+    working: HashMap<K, Option<Working>>,
     again: HashSet<K>,
     delayed: BTreeSet<(Instant, K)>,
     /// The time at which each key of `delayed` is due.
     due: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
+    measured: Option<Arc<Work>>,
+}
+
+impl<K> Drop for State<K> {
+    fn drop(&mut self) {
+        if let Some(work) = &self.measured {
+            work.dropped(self.waiting.len());
+        }
+    }
 }
 
 /// The queue. Cheap to clone; all clones are the same queue.
@@ -71,15 +84,28 @@ impl<K: Clone + Eq + Hash + Ord + Send> Queue<K> {
             state: Arc::new(Mutex::new(State {
                 waiting: VecDeque::new(),
                 queued: HashSet::new(),
-                working: HashSet::new(),
+                working: HashMap::new(),
                 again: HashSet::new(),
                 delayed: BTreeSet::new(),
                 due: HashMap::new(),
                 failures: HashMap::new(),
+                measured: None,
             })),
             changed: Arc::default(),
             backoff,
         }
+    }
+
+    /// With upstream's delays, and counted under this name.
+    pub fn named(name: &'static str) -> Self {
+        Queue::default().with_name(name)
+    }
+
+    /// The same, counted under this name: that of upstream's queue.
+    #[must_use]
+    pub fn with_name(self, name: &'static str) -> Self {
+        self.state.lock().measured = Some(Work::of(name));
+        self
     }
 
     /// Queues the key. While it is worked on, it is queued again when that work is done.
@@ -106,7 +132,11 @@ impl<K: Clone + Eq + Hash + Ord + Send> Queue<K> {
             let mut state = self.state.lock();
             let failures = state.failures.entry(key.clone()).or_insert(0);
             *failures += 1;
-            *failures - 1
+            let before = *failures - 1;
+            if let Some(work) = &state.measured {
+                work.retried();
+            }
+            before
         };
         let factor = 2u32.saturating_pow(failures.min(31));
         self.add_after(
@@ -135,9 +165,11 @@ impl<K: Clone + Eq + Hash + Ord + Send> Queue<K> {
             let due = {
                 let mut state = self.state.lock();
                 state.promote(Instant::now());
-                if let Some(key) = state.waiting.pop_front() {
+                if let Some((key, since)) = state.waiting.pop_front() {
                     state.queued.remove(&key);
-                    state.working.insert(key.clone());
+                    let work = state.measured.as_ref();
+                    let working = work.map(|work| work.begin(since.elapsed()));
+                    state.working.insert(key.clone(), working);
                     if !state.waiting.is_empty() {
                         self.changed.notify_one();
                     }
@@ -169,10 +201,13 @@ impl<K: Clone + Eq + Hash + Ord + Send> Queue<K> {
 
 impl<K: Clone + Eq + Hash + Ord> State<K> {
     fn enqueue(&mut self, key: K) {
-        if self.working.contains(&key) {
+        if self.working.contains_key(&key) {
             self.again.insert(key);
         } else if self.queued.insert(key.clone()) {
-            self.waiting.push_back(key);
+            self.waiting.push_back((key, Instant::now()));
+            if let Some(work) = &self.measured {
+                work.added();
+            }
         }
     }
 
@@ -235,6 +270,30 @@ mod tests {
         queue.done(&"a");
         let later = tokio::time::timeout(Duration::from_secs(60), queue.next());
         assert!(later.await.is_err(), "the later times have lapsed");
+    }
+
+    #[tokio::test]
+    async fn a_queue_with_a_name_is_counted() {
+        let queue = Queue::named("counted");
+        for key in ["a", "a", "b", "c"] {
+            queue.add(key);
+        }
+        let key = queue.next().await;
+        let shown = |line: &str| {
+            let mut page = coracle_metrics::Page::default();
+            page.add(crate::metrics());
+            let page = page.render();
+            assert!(page.lines().any(|found| found == line), "{line} in {page}");
+        };
+        shown("workqueue_adds_total{name=\"counted\"} 3");
+        shown("workqueue_depth{name=\"counted\"} 2");
+        shown("workqueue_queue_duration_seconds_count{name=\"counted\"} 1");
+        queue.retry(key);
+        queue.done(&key);
+        shown("workqueue_retries_total{name=\"counted\"} 1");
+        shown("workqueue_work_duration_seconds_count{name=\"counted\"} 1");
+        drop(queue);
+        shown("workqueue_depth{name=\"counted\"} 0");
     }
 
     #[tokio::test(start_paused = true)]

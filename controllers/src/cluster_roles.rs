@@ -24,7 +24,7 @@ const WORKERS: usize = 5;
 /// Runs the controller.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let roles: Objects<ClusterRole> = context.objects();
-    let queue: Queue<Key> = Queue::default();
+    let queue: Queue<Key> = Queue::named("ClusterRoleAggregator");
     let seen = changes::each(&roles.cache, |seen| {
         // Any role may be part of any other.
         let all = !matches!(&seen, Seen::Applied { old: Some(old), new }

@@ -50,7 +50,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         accounts: context.informers.get(),
         pods: context.informers.get(),
     };
-    let queue: Queue<Key> = Queue::default();
+    let queue: Queue<Key> = Queue::named("legacy_service_account_token_cleaner");
     queue.add(Key::new("kube-system", TRACKING));
     let look = async {
         cleaner.secrets.cache.synced().await;

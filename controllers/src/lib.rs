@@ -30,6 +30,7 @@ mod job;
 mod labels;
 mod legacy_tokens;
 pub mod local_path;
+mod metrics;
 mod namespace;
 mod node;
 mod node_fit;
@@ -56,6 +57,7 @@ use tokio_util::sync::CancellationToken;
 pub use certificates::{Authority, AuthorityError, SigningAuthorities};
 pub use context::{Autoscaling, Config, Context, TokenSigner};
 pub use error::Error;
+pub use metrics::{metrics, running};
 
 /// One controller of the table.
 #[derive(Clone, Copy)]

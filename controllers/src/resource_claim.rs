@@ -48,8 +48,8 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         claims: context.objects(),
         templates: context.informers.get(),
         recorder: context.recorder(NAME),
-        pod_queue: Queue::default(),
-        claim_queue: Queue::default(),
+        pod_queue: Queue::named("resource_claim"),
+        claim_queue: Queue::named("resource_claim"),
     };
     controller.run(shutdown).await
 }

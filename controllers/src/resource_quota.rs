@@ -52,7 +52,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         claims: context.informers.get(),
         services: context.informers.get(),
         served: Mutex::default(),
-        queue: Queue::default(),
+        queue: Queue::named("resourcequota_primary"),
     };
     controller.run(&context, shutdown).await
 }

@@ -41,7 +41,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         signer: context.config.token_signer.clone(),
         secrets: Objects::new(context.client.clone(), cache),
         accounts: context.informers.get(),
-        queue: Queue::default(),
+        queue: Queue::named("serviceaccount_tokens_service"),
     };
     controller.run(shutdown).await
 }

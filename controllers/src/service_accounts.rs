@@ -35,7 +35,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         name: "serviceaccount-controller",
         object: DEFAULT,
         namespaces: context.informers.get(),
-        queue: Queue::default(),
+        queue: Queue::named("serviceaccount"),
         objects: accounts,
     };
     keeper
@@ -62,7 +62,7 @@ pub(crate) async fn publish_root_ca(
         name: "root-ca-certificate-publisher-controller",
         object: ROOT_CA,
         namespaces: context.informers.get(),
-        queue: Queue::default(),
+        queue: Queue::named("root_ca_cert_publisher"),
         objects: Objects::new(context.client.clone(), cache),
     };
     let root_ca = &context.config.root_ca;

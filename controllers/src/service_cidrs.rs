@@ -37,7 +37,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
     let controller = Controller {
         ranges: context.objects(),
         addresses: context.informers.get(),
-        queue: Queue::default(),
+        queue: Queue::named("servicecidrs"),
     };
     controller.run(shutdown).await
 }

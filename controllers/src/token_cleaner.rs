@@ -27,7 +27,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
     // Only these: the other Secrets are nobody's business here.
     let cache = context.informers.matching(&format!("type={TYPE}"));
     let secrets: Objects<Secret> = Objects::new(context.client.clone(), cache);
-    let queue: Queue<Key> = Queue::default();
+    let queue: Queue<Key> = Queue::named("token_cleaner");
     let seen = changes::each(&secrets.cache, |seen| {
         if let Seen::Applied { new: secret, .. } = seen
             && secret.metadata.namespace.as_deref() == Some(NAMESPACE)

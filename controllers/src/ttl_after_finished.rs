@@ -23,7 +23,7 @@ const WORKERS: usize = 5;
 /// Runs the controller.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let jobs: Objects<Job> = context.objects();
-    let queue: Queue<Key> = Queue::default();
+    let queue: Queue<Key> = Queue::named("ttl_jobs_to_delete");
     let seen = changes::each(&jobs.cache, |seen| {
         if let Seen::Applied { new: job, .. } = seen
             && left(&job, Timestamp::now()).is_some()

@@ -28,7 +28,7 @@ use coracle_client::{EventRecorder, Informers};
 use coracle_netfilter::{Family, Nft, table_comment};
 use ipnet::IpNet;
 
-pub use metrics::Metrics;
+pub use metrics::metrics;
 
 /// What the proxy is told.
 #[derive(Clone, Debug)]
@@ -83,7 +83,6 @@ pub struct Proxy {
     config: Config,
     informers: Informers,
     recorder: EventRecorder,
-    metrics: Metrics,
 }
 
 impl Proxy {
@@ -92,13 +91,7 @@ impl Proxy {
             config,
             informers,
             recorder,
-            metrics: Metrics::default(),
         }
-    }
-
-    /// Counts in `metrics`, which outlive this proxy.
-    pub fn with_metrics(self, metrics: Metrics) -> Self {
-        Proxy { metrics, ..self }
     }
 }
 

@@ -1,130 +1,229 @@
 //! What the proxy counts, under the names of upstream's kube-proxy.
+//!
+//! Both families of addresses are in one table and written together: they are counted as those of
+//! IPv4, which every cluster has.
 
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
-};
-use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
-type Seconds = Gauge<f64, AtomicU64>;
+use coracle_metrics::{Collect, Counters, Gauges, Histograms, Stability, exponential};
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct TrafficPolicy {
-    pub traffic_policy: &'static str,
+const FAMILY: &str = "IPv4";
+const DURATIONS: [f64; 15] = exponential(0.001, 2.0);
+/// Fine up to a minute, then coarser, as upstream's.
+const PROGRAMMING: [f64; 80] = programming();
+
+const fn programming() -> [f64; 80] {
+    let mut bounds = [0.0; 80];
+    (bounds[0], bounds[1]) = (0.25, 0.5);
+    let mut index = 2;
+    while index < 80 {
+        bounds[index] = match index {
+            2..=61 => (index - 1) as f64,
+            62..=73 => bounds[index - 1] + 5.0,
+            _ => bounds[index - 1] + 30.0,
+        };
+        index += 1;
+    }
+    bounds
 }
 
-/// The numbers. Cheap to clone; all clones are the same numbers.
-#[derive(Clone, Debug)]
-pub struct Metrics {
-    pub(crate) sync: Histogram,
-    pub(crate) full_sync: Histogram,
-    pub(crate) partial_sync: Histogram,
-    pub(crate) programming: Histogram,
-    pub(crate) last_sync: Seconds,
-    pub(crate) last_queued: Seconds,
-    pub(crate) endpoint_changes: Counter,
-    pub(crate) service_changes: Counter,
-    pub(crate) failures: Counter,
-    pub(crate) without_local: Family<TrafficPolicy, Gauge>,
-    pub(crate) conntrack: Histogram,
-    pub(crate) forgotten: Counter,
+static SYNC: Histograms<1> = Histograms::with_buckets(
+    "kubeproxy_sync_proxy_rules_duration_seconds",
+    Stability::Alpha,
+    "SyncProxyRules latency in seconds",
+    ["ip_family"],
+    &DURATIONS,
+);
+static FULL_SYNC: Histograms<1> = Histograms::with_buckets(
+    "kubeproxy_sync_full_proxy_rules_duration_seconds",
+    Stability::Alpha,
+    "SyncProxyRules latency in seconds for full resyncs",
+    ["ip_family"],
+    &DURATIONS,
+);
+static PARTIAL_SYNC: Histograms<1> = Histograms::with_buckets(
+    "kubeproxy_sync_partial_proxy_rules_duration_seconds",
+    Stability::Alpha,
+    "SyncProxyRules latency in seconds for partial resyncs",
+    ["ip_family"],
+    &DURATIONS,
+);
+static NETWORK: Histograms<1> = Histograms::with_buckets(
+    "kubeproxy_network_programming_duration_seconds",
+    Stability::Alpha,
+    "In Cluster Network Programming Latency in seconds",
+    ["ip_family"],
+    &PROGRAMMING,
+);
+static CONNTRACK: Histograms<1> = Histograms::with_buckets(
+    "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+    Stability::Alpha,
+    "ReconcileConntrackFlowsLatency latency in seconds",
+    ["ip_family"],
+    &DURATIONS,
+);
+static FORGOTTEN: Counters<1> = Counters::new(
+    "kubeproxy_conntrack_reconciler_deleted_entries_total",
+    Stability::Alpha,
+    "Cumulative conntrack flows deleted by conntrack reconciler",
+    ["ip_family"],
+);
+static LAST_SYNC: Gauges<1> = Gauges::new(
+    "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+    Stability::Alpha,
+    "The last time proxy rules were successfully synced",
+    ["ip_family"],
+);
+static LAST_QUEUED: Gauges<1> = Gauges::new(
+    "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
+    Stability::Alpha,
+    "The last time a sync of proxy rules was queued",
+    ["ip_family"],
+);
+static ENDPOINTS: Counters = Counters::new(
+    "kubeproxy_sync_proxy_rules_endpoint_changes_total",
+    Stability::Alpha,
+    "Cumulative proxy rules Endpoint changes",
+    [],
+);
+static ENDPOINTS_PENDING: Gauges = Gauges::new(
+    "kubeproxy_sync_proxy_rules_endpoint_changes_pending",
+    Stability::Alpha,
+    "Pending proxy rules Endpoint changes",
+    [],
+);
+static SERVICES: Counters = Counters::new(
+    "kubeproxy_sync_proxy_rules_service_changes_total",
+    Stability::Alpha,
+    "Cumulative proxy rules Service changes",
+    [],
+);
+static SERVICES_PENDING: Gauges = Gauges::new(
+    "kubeproxy_sync_proxy_rules_service_changes_pending",
+    Stability::Alpha,
+    "Pending proxy rules Service changes",
+    [],
+);
+static FAILURES: Counters<1> = Counters::new(
+    "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
+    Stability::Alpha,
+    "Cumulative proxy nftables sync failures",
+    ["ip_family"],
+);
+static CLEANUP_FAILURES: Counters<1> = Counters::new(
+    "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
+    Stability::Alpha,
+    "Cumulative proxy nftables cleanup failures",
+    ["ip_family"],
+);
+static WITHOUT_LOCAL: Gauges<2> = Gauges::new(
+    "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+    Stability::Alpha,
+    "Number of services with a Local traffic policy and no endpoints",
+    ["ip_family", "traffic_policy"],
+);
+
+/// Every family of this crate.
+pub fn metrics() -> &'static [&'static dyn Collect] {
+    // Alerts are made on these before there is one.
+    FAILURES.with([FAMILY]);
+    CLEANUP_FAILURES.with([FAMILY]);
+    FORGOTTEN.with([FAMILY]);
+    FAMILIES
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        let durations = || Histogram::new((0..15).map(|power| 0.001 * f64::from(1 << power)));
-        // Fine up to a second, coarse up to minutes, as upstream's.
-        let programming = (0..4)
-            .map(|quarter| 0.25 + 0.25 * f64::from(quarter))
-            .chain((2..60).map(f64::from))
-            .chain((1..=5).map(|minute| 60.0 * f64::from(minute)));
-        Metrics {
-            sync: durations(),
-            full_sync: durations(),
-            partial_sync: durations(),
-            programming: Histogram::new(programming),
-            last_sync: Gauge::default(),
-            last_queued: Gauge::default(),
-            endpoint_changes: Counter::default(),
-            service_changes: Counter::default(),
-            failures: Counter::default(),
-            without_local: Family::default(),
-            conntrack: durations(),
-            forgotten: Counter::default(),
-        }
+static FAMILIES: &[&dyn Collect] = &[
+    &SYNC,
+    &FULL_SYNC,
+    &PARTIAL_SYNC,
+    &NETWORK,
+    &CONNTRACK,
+    &FORGOTTEN,
+    &LAST_SYNC,
+    &LAST_QUEUED,
+    &ENDPOINTS,
+    &ENDPOINTS_PENDING,
+    &SERVICES,
+    &SERVICES_PENDING,
+    &FAILURES,
+    &CLEANUP_FAILURES,
+    &WITHOUT_LOCAL,
+];
+
+/// A Service changed.
+pub(crate) fn service_changed() {
+    SERVICES.with([]).inc();
+    SERVICES_PENDING.with([]).inc();
+}
+
+/// The endpoints of a Service changed.
+pub(crate) fn endpoints_changed() {
+    ENDPOINTS.with([]).inc();
+    ENDPOINTS_PENDING.with([]).inc();
+}
+
+/// `now`: seconds since the epoch.
+pub(crate) fn queued(now: f64) {
+    LAST_QUEUED.with([FAMILY]).set(now);
+}
+
+/// The kernel is up to date at `now`, in seconds since the epoch, and it took so long.
+pub(crate) fn synced(now: f64, took: Duration) {
+    SYNC.with([FAMILY]).observe(took.as_secs_f64());
+    LAST_SYNC.with([FAMILY]).set(now);
+    for pending in [&SERVICES_PENDING, &ENDPOINTS_PENDING] {
+        pending.with([]).set(0.0);
     }
 }
 
-impl Metrics {
-    /// Shows the numbers in the registry.
-    pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("kubeproxy");
-        let mut histogram = |name: &str, help: &str, of: &Histogram| {
-            registry.register(name, help, of.clone());
-        };
-        histogram(
-            "sync_proxy_rules_duration_seconds",
-            "SyncProxyRules latency in seconds",
-            &self.sync,
-        );
-        histogram(
-            "sync_full_proxy_rules_duration_seconds",
-            "SyncProxyRules latency in seconds for full resyncs",
-            &self.full_sync,
-        );
-        histogram(
-            "sync_partial_proxy_rules_duration_seconds",
-            "SyncProxyRules latency in seconds for partial resyncs",
-            &self.partial_sync,
-        );
-        histogram(
-            "network_programming_duration_seconds",
-            "In Cluster Network Programming Latency in seconds",
-            &self.programming,
-        );
-        histogram(
-            "conntrack_reconciler_sync_duration_seconds",
-            "ReconcileConntrackFlowsLatency latency in seconds",
-            &self.conntrack,
-        );
-        registry.register(
-            "sync_proxy_rules_last_timestamp_seconds",
-            "The last time proxy rules were successfully synced",
-            self.last_sync.clone(),
-        );
-        registry.register(
-            "sync_proxy_rules_last_queued_timestamp_seconds",
-            "The last time a sync of proxy rules was queued",
-            self.last_queued.clone(),
-        );
-        registry.register(
-            "sync_proxy_rules_no_local_endpoints_total",
-            "Number of services with a Local traffic policy and no endpoints",
-            self.without_local.clone(),
-        );
-        let mut counter = |name: &str, help: &str, of: &Counter| {
-            registry.register(name, help, of.clone());
-        };
-        counter(
-            "sync_proxy_rules_endpoint_changes",
-            "Cumulative proxy rules Endpoint changes",
-            &self.endpoint_changes,
-        );
-        counter(
-            "sync_proxy_rules_service_changes",
-            "Cumulative proxy rules Service changes",
-            &self.service_changes,
-        );
-        counter(
-            "sync_proxy_rules_nftables_sync_failures",
-            "Cumulative proxy nftables sync failures",
-            &self.failures,
-        );
-        counter(
-            "conntrack_reconciler_deleted_entries",
-            "Cumulative conntrack flows deleted by conntrack reconciler",
-            &self.forgotten,
+/// All rules were written.
+pub(crate) fn wrote_all(took: Duration) {
+    FULL_SYNC.with([FAMILY]).observe(took.as_secs_f64());
+}
+
+/// Some rules were written.
+pub(crate) fn wrote_some(took: Duration) {
+    PARTIAL_SYNC.with([FAMILY]).observe(took.as_secs_f64());
+}
+
+/// So many seconds after endpoints changed, packets go by it.
+pub(crate) fn programmed(seconds: f64) {
+    NETWORK.with([FAMILY]).observe(seconds);
+}
+
+/// The kernel refused rules.
+pub(crate) fn refused() {
+    FAILURES.with([FAMILY]).inc();
+}
+
+/// The kernel refused to take away what is left of Services that are gone.
+pub(crate) fn not_swept() {
+    CLEANUP_FAILURES.with([FAMILY]).inc();
+}
+
+/// So many Services have endpoints, but none on this node, that `internal` or `external` traffic
+/// could go to.
+pub(crate) fn without_local(policy: &'static str, count: u32) {
+    WITHOUT_LOCAL.with([FAMILY, policy]).set(f64::from(count));
+}
+
+/// The kernel was made to forget so many flows.
+pub(crate) fn forgot(flows: u64, took: Duration) {
+    FORGOTTEN.with([FAMILY]).add(flows);
+    CONNTRACK.with([FAMILY]).observe(took.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_upstreams() {
+        assert_eq!(PROGRAMMING[..4], [0.25, 0.5, 1.0, 2.0]);
+        assert_eq!(PROGRAMMING[60..64], [59.0, 60.0, 65.0, 70.0]);
+        assert_eq!(
+            PROGRAMMING[73..],
+            [120.0, 150.0, 180.0, 210.0, 240.0, 270.0, 300.0]
         );
     }
 }

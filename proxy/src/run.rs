@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Error, Proxy,
     health::HealthChecks,
+    metrics,
     model::{Family, Frontend, Protocol},
     script::{CLIENTS_PREFIX, Scripts, version},
     state::{Events, State},
@@ -30,7 +31,7 @@ const STALE: Duration = Duration::from_secs(1);
 impl Proxy {
     /// Keeps the rules as the API wants them, until shut down. The rules stay then: pods go on.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let mut state = State::new(&self.informers, self.metrics);
+        let mut state = State::new(&self.informers);
         let mut scripts = Scripts::new(&self.config);
         let mut checks = HealthChecks::new(&self.config.node_name, self.recorder.clone());
         let worked = tokio::select! {
@@ -58,17 +59,14 @@ async fn work(
         let touched = state.settle();
         if !in_force {
             write_whole(config, state, scripts).await?;
-            state
-                .metrics
-                .full_sync
-                .observe(started.elapsed().as_secs_f64());
+            metrics::wrote_all(started.elapsed());
             tracing::info!(
                 services = state.world.names().count(),
                 "service rules are in force"
             );
         } else if update(config, state, scripts).await? {
             let took = started.elapsed();
-            state.metrics.partial_sync.observe(took.as_secs_f64());
+            metrics::wrote_some(took);
             tracing::debug!(services = touched.len(), ?took, "service rules updated");
         }
         in_force = true;
@@ -104,7 +102,7 @@ async fn update(
             state.world.told();
         }
         Err(error) => {
-            state.metrics.failures.inc();
+            metrics::refused();
             tracing::warn!(%error, "the kernel refused a change, writing all rules anew");
             write_whole(config, state, scripts).await?;
         }
@@ -169,7 +167,10 @@ async fn sweep(scripts: &mut Scripts<'_>) -> Result<(), Error> {
     };
     match apply(script).await? {
         Ok(()) => scripts.swept(),
-        Err(error) => tracing::debug!(%error, "stale chains stay a little longer"),
+        Err(error) => {
+            metrics::not_swept();
+            tracing::debug!(%error, "stale chains stay a little longer");
+        }
     }
     Ok(())
 }
@@ -203,9 +204,7 @@ async fn forget_flows(state: &mut State) {
     let forgotten = tokio::task::spawn_blocking(move || conntrack::forget(is_stale)).await;
     match forgotten {
         Ok(Ok(count)) => {
-            state.metrics.forgotten.inc_by(count as u64);
-            let took = started.elapsed();
-            state.metrics.conntrack.observe(took.as_secs_f64());
+            metrics::forgot(count as u64, started.elapsed());
         }
         Ok(Err(error)) => tracing::warn!(%error, "cannot forget stale UDP flows"),
         Err(error) => tracing::warn!(%error, "cannot forget stale UDP flows"),

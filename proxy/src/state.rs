@@ -16,10 +16,10 @@ use k8s_openapi::api::{
 use kube::ResourceExt as _;
 
 use crate::{
-    Config, Error, Metrics,
+    Config, Error,
     desired::{desired, is_ignored},
     endpoints::Place,
-    metrics::TrafficPolicy,
+    metrics,
     world::{ServiceName, World},
 };
 
@@ -83,11 +83,10 @@ pub struct State {
     dirty: BTreeSet<ServiceName>,
     /// When the changes of endpoints under way began.
     triggers: Vec<Timestamp>,
-    pub metrics: Metrics,
 }
 
 impl State {
-    pub fn new(informers: &Informers, metrics: Metrics) -> Self {
+    pub fn new(informers: &Informers) -> Self {
         State {
             services: informers.get(),
             slices: informers.get(),
@@ -97,7 +96,6 @@ impl State {
             world: World::default(),
             dirty: BTreeSet::new(),
             triggers: Vec::new(),
-            metrics,
         }
     }
 
@@ -130,7 +128,7 @@ impl State {
     fn service(&mut self, change: Change<Service>, config: &Config) {
         match change {
             Change::Applied { new: service, .. } | Change::Deleted(service) => {
-                self.metrics.service_changes.inc();
+                metrics::service_changed();
                 self.dirty.insert(name_of(&*service));
             }
             Change::Lagged => self.look_at_everything(config),
@@ -143,7 +141,7 @@ impl State {
             Change::Deleted(old) => (Some(old), None),
             Change::Lagged => return self.look_at_everything(config),
         };
-        self.metrics.endpoint_changes.inc();
+        metrics::endpoints_changed();
         if let Some(old) = old
             && let Some(name) = service_of(&old)
             && let Some(slices) = self.by_service.get_mut(&name)
@@ -203,29 +201,20 @@ impl State {
 
     fn queued(&self) {
         let now = Timestamp::now().as_duration().as_secs_f64();
-        self.metrics.last_queued.set(now);
+        metrics::queued(now);
     }
 
     /// The kernel is up to date.
     pub fn synced(&mut self, started: Instant) {
         let now = Timestamp::now();
-        self.metrics.sync.observe(started.elapsed().as_secs_f64());
-        self.metrics.last_sync.set(now.as_duration().as_secs_f64());
+        metrics::synced(now.as_duration().as_secs_f64(), started.elapsed());
         for trigger in self.triggers.drain(..) {
             let took = now.duration_since(trigger).as_secs_f64();
-            self.metrics.programming.observe(took.max(0.0));
+            metrics::programmed(took.max(0.0));
         }
         let without = self.world.without_local();
-        for (traffic_policy, count) in [
-            ("internal", without.internal),
-            ("external", without.external),
-        ] {
-            let labels = TrafficPolicy { traffic_policy };
-            self.metrics
-                .without_local
-                .get_or_create(&labels)
-                .set(count.into());
-        }
+        metrics::without_local("internal", without.internal);
+        metrics::without_local("external", without.external);
     }
 }
 

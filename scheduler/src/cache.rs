@@ -133,6 +133,11 @@ impl Cache {
         self.places.get(key).map(|place| &place.info)
     }
 
+    /// How many pods are on a node or assumed to be.
+    pub fn pods(&self) -> usize {
+        self.places.len()
+    }
+
     /// The pods that are on a node or assumed to be.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.places.keys()

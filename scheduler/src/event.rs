@@ -50,6 +50,33 @@ pub(crate) enum Event<'a> {
     DevicesReleased,
 }
 
+impl Event<'_> {
+    /// What upstream calls it in its metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Event::NodeAdded(_) => "NodeAdd",
+            Event::NodeUpdated { changes, .. } if changes.allocatable => {
+                "NodeUpdateNodeAllocatable"
+            }
+            Event::NodeUpdated { changes, .. } if changes.labels => "NodeUpdateNodeLabel",
+            Event::NodeUpdated { .. } => "NodeUpdateNodeTaint",
+            Event::NodeDeleted(_) => "NodeDelete",
+            Event::PodAdded(_) => "AssignedPodAdd",
+            Event::PodUpdated { .. } => "AssignedPodUpdate",
+            Event::PodDeleted(_) => "AssignedPodDelete",
+            Event::Claim(_) => "PersistentVolumeClaimAdd",
+            Event::Volume => "PersistentVolumeAdd",
+            Event::StorageClass => "storage.k8s.io/StorageClassAdd",
+            Event::CsiNode => "storage.k8s.io/CSINodeAdd",
+            Event::StorageCapacity => "storage.k8s.io/CSIStorageCapacityAdd",
+            Event::ResourceClaim { .. } => "resource.k8s.io/ResourceClaimUpdate",
+            Event::DeviceClass => "resource.k8s.io/DeviceClassAdd",
+            Event::ResourceSlice => "resource.k8s.io/ResourceSliceAdd",
+            Event::DevicesReleased => "resource.k8s.io/ResourceClaimDelete",
+        }
+    }
+}
+
 /// Which properties of a node changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeChanges {

@@ -12,6 +12,7 @@ mod cluster;
 mod devices;
 mod event;
 mod framework;
+mod metrics;
 mod node;
 mod nominator;
 mod plugins;
@@ -27,4 +28,5 @@ mod taints;
 #[cfg(test)]
 mod testing;
 
+pub use metrics::metrics;
 pub use scheduler::{Config, Error, Scheduler};

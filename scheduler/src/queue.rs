@@ -14,6 +14,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
+    metrics,
     plugins::SCHEDULING_GATES,
     pod::{Key, PodInfo},
 };
@@ -25,6 +26,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(30);
 /// How long a pod stays unschedulable without an event that helps.
 const UNSCHEDULABLE_AT_MOST: Duration = Duration::from_secs(5 * 60);
+
+/// What brings pods to a queue, as upstream names it in its metrics.
+const POD_ADDED: &str = "PodAdd";
+const POD_UPDATED: &str = "PodUpdate";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -44,6 +49,9 @@ pub(crate) struct QueuedPod {
     pub rejectors: BTreeSet<&'static str>,
     added: Instant,
     backoff_until: Instant,
+    /// Since when it has been waiting in all, and how often it was tried.
+    pub first: Instant,
+    pub attempts: u32,
     rejections: u32,
     errors: u32,
     /// Its victims are being removed; until that is done it is not tried again.
@@ -51,6 +59,40 @@ pub(crate) struct QueuedPod {
     /// Something happened meanwhile that may help.
     wanted: bool,
     place: Place,
+}
+
+impl QueuedPod {
+    /// What upstream calls the queue that it is in.
+    fn queue(&self) -> &'static str {
+        match self.place {
+            Place::Active => "active",
+            Place::Backoff | Place::ErrorBackoff => "backoff",
+            Place::Unschedulable if self.info.is_gated() => "gated",
+            Place::Unschedulable => "unschedulable",
+        }
+    }
+
+    fn count_rejectors(&self, by: f64) {
+        if self.place == Place::Unschedulable {
+            for plugin in &self.rejectors {
+                metrics::rejects(plugin, by);
+            }
+        }
+    }
+
+    /// It is no longer where it was.
+    fn leave(&self) {
+        metrics::unqueued(self.queue());
+        self.count_rejectors(-1.0);
+    }
+}
+
+impl Drop for SchedulingQueue {
+    fn drop(&mut self) {
+        for pod in self.pods.values() {
+            pod.leave();
+        }
+    }
 }
 
 /// Sorts the active pods: by priority, then by age.
@@ -107,6 +149,8 @@ impl SchedulingQueue {
             rejectors: BTreeSet::new(),
             added: now,
             backoff_until: now,
+            first: now,
+            attempts: 0,
             rejections: 0,
             errors: 0,
             preempting: false,
@@ -114,14 +158,14 @@ impl SchedulingQueue {
             place: Place::Active,
             info,
         };
-        self.put_active(pod);
+        self.put_active(pod, POD_ADDED);
     }
 
     /// Takes over a new version of the pod, which stays in its place.
     pub fn update(&mut self, info: Arc<PodInfo>) {
         if let Some(mut pod) = self.take(&info.key) {
             pod.info = info;
-            self.put(pod);
+            self.put(pod, POD_UPDATED);
         }
     }
 
@@ -135,7 +179,9 @@ impl SchedulingQueue {
             Some((_, _, key)) => key.clone(),
             None => self.backoff.first()?.3.clone(),
         };
-        self.take(&key)
+        let mut pod = self.take(&key)?;
+        pod.attempts += 1;
+        Some(pod)
     }
 
     /// Whether [`SchedulingQueue::pop`] gives a pod.
@@ -169,11 +215,16 @@ impl SchedulingQueue {
         } else {
             Place::Unschedulable
         };
-        self.put(pod);
+        self.put(pod, "ScheduleAttemptFailure");
     }
 
     /// Tries those unschedulable pods again that `may_help` picks.
-    pub fn wake(&mut self, now: Instant, mut may_help: impl FnMut(&QueuedPod) -> bool) {
+    pub fn wake(
+        &mut self,
+        now: Instant,
+        event: &'static str,
+        mut may_help: impl FnMut(&QueuedPod) -> bool,
+    ) {
         let picked: Vec<Key> = self
             .unschedulable
             .iter()
@@ -181,27 +232,27 @@ impl SchedulingQueue {
             .cloned()
             .collect();
         for key in picked {
-            self.retry(&key, now);
+            self.retry(&key, event, now);
         }
     }
 
-    /// Tries the pod again, after its delay.
-    pub fn retry(&mut self, key: &str, now: Instant) {
+    /// Tries the pod again, after its delay, because of the event.
+    pub fn retry(&mut self, key: &str, event: &'static str, now: Instant) {
         let Some(mut pod) = self.take(key) else {
             return;
         };
         if pod.place != Place::Unschedulable {
-            return self.put(pod);
+            return self.put(pod, event);
         }
         if pod.preempting {
             pod.wanted = true;
-            return self.put(pod);
+            return self.put(pod, event);
         }
         if pod.backoff_until > now {
             pod.place = Place::Backoff;
-            return self.put(pod);
+            return self.put(pod, event);
         }
-        self.put_active(pod);
+        self.put_active(pod, event);
     }
 
     /// The pod's victims have been asked to go, or `failed` says that this did not work.
@@ -211,7 +262,7 @@ impl SchedulingQueue {
         };
         pod.preempting = false;
         if pod.wanted || failed {
-            self.retry(key, now);
+            self.retry(key, "AssignedPodDelete", now);
         }
     }
 
@@ -226,13 +277,13 @@ impl SchedulingQueue {
             let Some(pod) = due.and_then(|key| self.take(&key)) else {
                 break;
             };
-            self.put_active(pod);
+            self.put_active(pod, "BackoffComplete");
         }
         if self.swept.is_some_and(|swept| swept + SWEEP > now) {
             return;
         }
         self.swept = Some(now);
-        self.wake(now, |pod| {
+        self.wake(now, "UnschedulableTimeout", |pod| {
             !pod.info.is_gated() && pod.added + UNSCHEDULABLE_AT_MOST <= now
         });
     }
@@ -249,16 +300,18 @@ impl SchedulingQueue {
         [backoff, sweep].into_iter().flatten().min()
     }
 
-    fn put_active(&mut self, mut pod: QueuedPod) {
+    fn put_active(&mut self, mut pod: QueuedPod, event: &'static str) {
         pod.place = Place::Active;
         if let Some(plugin) = self.gate(&pod.info) {
             pod.place = Place::Unschedulable;
             pod.rejectors = BTreeSet::from([plugin]);
         }
-        self.put(pod);
+        self.put(pod, event);
     }
 
-    fn put(&mut self, pod: QueuedPod) {
+    fn put(&mut self, pod: QueuedPod, event: &'static str) {
+        metrics::queued(pod.queue(), event);
+        pod.count_rejectors(1.0);
         match pod.place {
             Place::Active => {
                 self.active.insert(active_key(&pod));
@@ -278,6 +331,7 @@ impl SchedulingQueue {
 
     fn take(&mut self, key: &str) -> Option<QueuedPod> {
         let pod = self.pods.remove(key)?;
+        pod.leave();
         match pod.place {
             Place::Active => self.active.remove(&active_key(&pod)),
             Place::Backoff => self.backoff.remove(&backoff_key(&pod)),
@@ -347,9 +401,11 @@ mod tests {
         queue.add(named("a", json!({})), now);
         let tried = queue.pop().expect("the pod");
         queue.put_back(tried, BTreeSet::from(["NodeResourcesFit"]), false, now);
-        queue.wake(now, |pod| pod.rejectors.contains("NodePorts"));
+        queue.wake(now, "NodeAdd", |pod| pod.rejectors.contains("NodePorts"));
         assert!(!queue.has_next());
-        queue.wake(now, |pod| pod.rejectors.contains("NodeResourcesFit"));
+        queue.wake(now, "NodeAdd", |pod| {
+            pod.rejectors.contains("NodeResourcesFit")
+        });
         assert_eq!(
             names(&mut queue),
             ["a"],
@@ -363,7 +419,7 @@ mod tests {
         queue.add(named("a", json!({"spec": {"priority": 9}})), now);
         let tried = queue.pop().expect("the pod");
         queue.put_back(tried, BTreeSet::from(["NodePorts"]), false, now);
-        queue.retry("default/a", now);
+        queue.retry("default/a", "NodeAdd", now);
         queue.add(named("b", json!({})), now);
         queue.add(named("c", json!({})), now + after(1));
         assert_eq!(queue.pop().expect("a pod").info.name(), "b");
@@ -414,10 +470,10 @@ mod tests {
             now,
         );
         assert!(!queue.has_next());
-        queue.retry("default/a", now);
+        queue.retry("default/a", "NodeAdd", now);
         assert!(!queue.has_next());
         queue.update(named("a", json!({})));
-        queue.retry("default/a", now);
+        queue.retry("default/a", "NodeAdd", now);
         assert_eq!(names(&mut queue), ["a"]);
     }
 
@@ -427,7 +483,7 @@ mod tests {
         queue.add(named("a", json!({})), now);
         let tried = queue.pop().expect("the pod");
         queue.put_back(tried, BTreeSet::from(["NodeResourcesFit"]), true, now);
-        queue.wake(now, |_| true);
+        queue.wake(now, "NodeAdd", |_| true);
         assert!(!queue.has_next());
         queue.preemption_done("default/a", false, now);
         assert_eq!(names(&mut queue), ["a"]);

@@ -2,7 +2,7 @@
 //!
 //! Enter at [`schedule`]. It reads the cluster and changes nothing.
 
-use std::{borrow::Cow, collections::BTreeMap, collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Instant};
 
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
@@ -10,6 +10,7 @@ use crate::{
     cluster::Cluster,
     devices::binding::Plan,
     framework::{Filter, Plugin, PostFilter, Prepared, Rejection},
+    metrics,
     node::NodeInfo,
     plugins::dynamic_resources,
     pod::PodInfo,
@@ -197,7 +198,9 @@ pub(crate) fn schedule(
     if nodes.is_empty() {
         return Outcome::NoNodes;
     }
+    let since = Instant::now();
     let (filters, only, rejected) = prepare(pod, cluster, plugins);
+    metrics::point("PreFilter", rejected.is_none(), since);
     if let Some(rejection) = rejected {
         if rejection.error {
             let (plugin, why) = (rejection.plugin, rejection.reasons.join(", "));
@@ -228,7 +231,9 @@ pub(crate) fn schedule(
                 .collect()
         }
     };
+    let since = Instant::now();
     let feasible = find(pod, cluster, &filters, &candidates, &mut diagnosis);
+    metrics::point("Filter", !feasible.is_empty(), since);
     turn.start = (turn.start + feasible.len() + diagnosis.rejected.len()) % nodes.len();
     let mut rejected = diagnosis.rejected.values();
     if let Some(rejection) = rejected.find(|rejection| rejection.error) {
@@ -266,7 +271,12 @@ fn prepare(
     let mut filters = Filters(Vec::with_capacity(plugins.len()));
     let mut only: Option<Only> = None;
     for plugin in plugins {
-        match plugin.prepare(pod, cluster) {
+        let prepared = plugin.prepare(pod, cluster);
+        metrics::evaluated("PreFilter", plugin.name());
+        if matches!(prepared, Prepared::Check(_) | Prepared::CheckOnly(..)) {
+            metrics::evaluated("Filter", plugin.name());
+        }
+        match prepared {
             Prepared::Skip => {}
             Prepared::Reject(rejection) => return (filters, only, Some(rejection)),
             Prepared::Check(filter) => filters.0.push(filter),
@@ -340,6 +350,7 @@ fn best<'a>(
     feasible: &[&'a NodeInfo],
     turn: &mut Turn,
 ) -> &'a NodeInfo {
+    let since = Instant::now();
     let mut totals = vec![0; feasible.len()];
     let mut add = |weight: i64, scores: Vec<i64>| {
         for (total, score) in totals.iter_mut().zip(scores) {
@@ -352,6 +363,7 @@ fn best<'a>(
             continue;
         }
         if let Some(scores) = plugin.score(pod, cluster, feasible) {
+            metrics::evaluated("Score", plugin.name());
             add(weight, scores);
         }
     }
@@ -360,6 +372,7 @@ fn best<'a>(
             add(weight, scores);
         }
     }
+    metrics::point("Score", true, since);
     let most = totals.iter().copied().max().unwrap_or(0);
     let equals: Vec<usize> = (0..totals.len())
         .filter(|&index| totals[index] == most)
@@ -381,10 +394,13 @@ fn unfit(
     // Upstream's DynamicResources comes before preemption, which it ends with this error when an
     // earlier plugin turned the pod away before it was asked.
     let asked = !diagnosis.at_once || rejectors.contains(dynamic_resources::NAME);
+    let since = Instant::now();
     let preemption = match asked {
         true => preemption::find(pod, cluster, filters, diagnosis, turn),
         false => Preemption::Ineligible("not found".to_owned()),
     };
+    let possible = matches!(preemption, Preemption::Possible { .. });
+    metrics::point("PostFilter", possible, since);
     let claims = match filters.0.iter().find_map(|filter| filter.post_filter()) {
         None => "no new claims to deallocate",
         Some(PostFilter::Nothing) => "still not schedulable",

@@ -31,6 +31,7 @@ use crate::{
     },
     event::{Event, NodeChanges, PodChanges},
     framework::Plugin,
+    metrics::{self, Attempt},
     nominator::Nominator,
     plugins::{self, dynamic_resources, volume_binding},
     pod::{self, Key, PodInfo},
@@ -472,7 +473,7 @@ impl Loop {
             surroundings: &self.surroundings,
         };
         let plugins = &self.plugins;
-        self.queue.wake(Instant::now(), |pod| {
+        self.queue.wake(Instant::now(), event.label(), |pod| {
             eligible(&pod.info)
                 && plugins.iter().any(|plugin| {
                     pod.rejectors.contains(plugin.name())
@@ -498,17 +499,28 @@ impl Loop {
             nominator: &self.nominator,
             surroundings: &self.surroundings,
         };
-        match schedule(&pod, &cluster, &self.plugins, &mut self.turn) {
-            Outcome::Node { name, devices } => self.bind(queued, &name, devices),
-            Outcome::Error(why) => self.failed(queued, &why),
+        let since = Instant::now();
+        let outcome = schedule(&pod, &cluster, &self.plugins, &mut self.turn);
+        metrics::decided(since.elapsed());
+        metrics::cached(self.cache.nodes().len(), self.cache.pods());
+        match outcome {
+            Outcome::Node { name, devices } => self.bind(queued, &name, devices, since),
+            Outcome::Error(why) => {
+                metrics::attempted(Attempt::Error, since.elapsed());
+                self.failed(queued, &why);
+            }
             Outcome::NoNodes => {
+                metrics::attempted(Attempt::Unschedulable, since.elapsed());
                 let message = "no nodes available to schedule pods";
                 self.report(&pod, "Unschedulable", message, Nomination::Clear);
                 self.nominator.remove(&pod.key);
                 self.queue
                     .put_back(queued, [].into(), false, Instant::now());
             }
-            Outcome::Unfit(unfit) => self.unfit(queued, unfit),
+            Outcome::Unfit(unfit) => {
+                metrics::attempted(Attempt::Unschedulable, since.elapsed());
+                self.unfit(queued, unfit);
+            }
         }
     }
 
@@ -522,7 +534,7 @@ impl Loop {
             .put_back(queued, [].into(), false, Instant::now());
     }
 
-    fn bind(&mut self, queued: QueuedPod, node: &Arc<str>, devices: Plan) {
+    fn bind(&mut self, queued: QueuedPod, node: &Arc<str>, devices: Plan, since: Instant) {
         let pod = queued.info.clone();
         let storage = &self.surroundings.storage;
         let found = self.cache.node(node);
@@ -535,8 +547,17 @@ impl Loop {
         self.nominator.remove(&pod.key);
         let waits = binding.waits();
         let (actions, pods) = (self.actions.clone(), self.pods.clone());
+        let counted = metrics::binding();
         let work = async move {
             let outcome = binding.run(&actions, &pods).await;
+            drop(counted);
+            match &outcome {
+                Ok(()) => {
+                    metrics::attempted(Attempt::Scheduled, since.elapsed());
+                    metrics::bound(queued.attempts, queued.first.elapsed());
+                }
+                Err(_) => metrics::attempted(Attempt::Error, since.elapsed()),
+            }
             Done::Bound {
                 pod: queued,
                 outcome,
@@ -582,6 +603,7 @@ impl Loop {
     }
 
     fn preempt(&mut self, pod: Arc<PodInfo>, node: Arc<str>, victims: Vec<Arc<PodInfo>>) {
+        metrics::preempts(victims.len());
         let void: Vec<Arc<PodInfo>> = self
             .nominator
             .on(&node)

@@ -120,9 +120,14 @@ impl ControlPlane {
             let leadership = leadership.clone();
             components.spawn(controller.name, move |run| {
                 let context = context.clone();
-                leadership
-                    .clone()
-                    .lead(run, move |run| (controller.run)(context.clone(), run))
+                leadership.clone().lead(run, move |run| {
+                    let running = coracle_controllers::running(controller.name);
+                    let work = (controller.run)(context.clone(), run);
+                    async move {
+                        let _running = running;
+                        work.await
+                    }
+                })
             });
         }
         Ok(())

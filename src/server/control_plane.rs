@@ -103,6 +103,12 @@ impl ControlPlane {
         )?;
         let plugins = standard::plugins(&registry, security)?;
         let server = ApiServer::new(config, registry, plugins);
+        // Every component of the control plane is in this process, so its page shows them all.
+        server.metrics().add(|page| {
+            page.add(coracle_client::metrics());
+            page.add(coracle_controllers::metrics());
+            page.add(coracle_scheduler::metrics());
+        });
         let caches = tokio::spawn({
             let (server, shutdown) = (server.clone(), shutdown.clone());
             async move { server.run(shutdown).await }

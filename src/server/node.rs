@@ -139,11 +139,8 @@ fn spawn_proxy(settings: &Settings, control_plane: &ControlPlane, components: &C
     let client = control_plane.client("system:kube-proxy", &[]);
     let informers = control_plane.informers.clone();
     let recorder = EventRecorder::new(client, "kube-proxy", &settings.node_name);
-    let metrics = coracle_proxy::Metrics::default();
     components.spawn("proxy", move |run| {
-        coracle_proxy::Proxy::new(config.clone(), informers.clone(), recorder.clone())
-            .with_metrics(metrics.clone())
-            .run(run)
+        coracle_proxy::Proxy::new(config.clone(), informers.clone(), recorder.clone()).run(run)
     });
 }
 

@@ -196,6 +196,11 @@ pub trait Store: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Bytes that the store takes on its device, when it has one and knows.
+    async fn size(&self) -> Option<u64> {
+        None
+    }
+
     /// The keys below `prefix` whose values are there but cannot be read, as far as lists and
     /// watches have come across them. Those gave an empty value.
     fn unreadable(&self, _prefix: &str) -> Vec<Unreadable> {

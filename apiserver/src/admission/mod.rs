@@ -29,14 +29,14 @@ mod storage_protection;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use coracle_api::{Identity, Kind, Object, object::Typed};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::error::ApiError;
+use crate::{error::ApiError, metrics::admission::Step};
 
 pub use certificate_approval::CertificateApproval;
 pub use certificate_requester::CertificateRequester;
@@ -197,15 +197,21 @@ impl Chain {
         mut object: Option<&mut dyn Object>,
         old: Option<&dyn Object>,
     ) -> Result<(), ApiError> {
+        let step = Measured::begin(Step::Admit, attributes.operation);
         for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
             // Not `as_deref_mut`, which would tie the plugin's borrow to the whole loop.
             let object: Option<&mut dyn Object> = match &mut object {
                 Some(object) => Some(&mut **object),
                 None => None,
             };
-            plugin.admit(attributes, object, old).await?;
+            let since = Instant::now();
+            let admitted = plugin.admit(attributes, object, old).await;
+            step.plugin(plugin.name(), admitted.is_err(), since);
+            if admitted.is_err() {
+                return step.done(admitted);
+            }
         }
-        Ok(())
+        step.done(Ok(()))
     }
 
     /// Lets every plugin refuse the object.
@@ -215,9 +221,41 @@ impl Chain {
         object: Option<&dyn Object>,
         old: Option<&dyn Object>,
     ) -> Result<(), ApiError> {
+        let step = Measured::begin(Step::Validate, attributes.operation);
         for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
-            plugin.validate(attributes, object, old).await?;
+            let since = Instant::now();
+            let validated = plugin.validate(attributes, object, old).await;
+            step.plugin(plugin.name(), validated.is_err(), since);
+            if validated.is_err() {
+                return step.done(validated);
+            }
         }
-        Ok(())
+        step.done(Ok(()))
+    }
+}
+
+/// A step whose time is taken.
+struct Measured {
+    step: Step,
+    operation: Operation,
+    since: Instant,
+}
+
+impl Measured {
+    fn begin(step: Step, operation: Operation) -> Self {
+        Measured {
+            step,
+            operation,
+            since: Instant::now(),
+        }
+    }
+
+    fn plugin(&self, name: &'static str, refused: bool, since: Instant) {
+        self.step.plugin(name, self.operation, refused, since);
+    }
+
+    fn done(self, outcome: Result<(), ApiError>) -> Result<(), ApiError> {
+        self.step.done(self.operation, outcome.is_err(), self.since);
+        outcome
     }
 }

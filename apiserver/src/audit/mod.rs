@@ -11,10 +11,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use axum::body::Body;
 use coracle_api::codec::protobuf;
@@ -30,6 +27,7 @@ pub use record::Record;
 use crate::{
     authz::Attributes,
     body,
+    metrics::audit,
     respond::{JSON, PROTOBUF, YAML},
     server::{Context, Guarded},
 };
@@ -43,22 +41,11 @@ const MAX_ID: usize = 64;
 pub struct Auditor {
     policy: Policy,
     log: LogFile,
-    counters: Arc<Counters>,
-}
-
-#[derive(Default)]
-struct Counters {
-    events: AtomicU64,
-    dropped: AtomicU64,
 }
 
 impl Auditor {
     pub fn new(policy: Policy, log: LogFile) -> Self {
-        Auditor {
-            policy,
-            log,
-            counters: Arc::default(),
-        }
+        Auditor { policy, log }
     }
 
     /// The record of a request; `None` when it is not told of. It is at its first stage.
@@ -87,29 +74,14 @@ impl Auditor {
         id: &str,
     ) -> Option<Record> {
         let rule = self.policy.rule(attributes);
+        audit::level(rule.level.name());
         if rule.level == Level::None {
             return None;
         }
         let sink = Sink {
             log: self.log.clone(),
-            counters: self.counters.clone(),
         };
         Some(Record::new(attributes, request, id, rule, sink))
-    }
-
-    /// For `/metrics`, under upstream's names.
-    pub fn metrics(&self) -> String {
-        let (events, dropped) = (&self.counters.events, &self.counters.dropped);
-        format!(
-            "# HELP apiserver_audit_event_total [ALPHA] Counter of audit events generated and sent to the audit backend.\n\
-             # TYPE apiserver_audit_event_total counter\n\
-             apiserver_audit_event_total {}\n\
-             # HELP apiserver_audit_error_total [ALPHA] Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.\n\
-             # TYPE apiserver_audit_error_total counter\n\
-             apiserver_audit_error_total{{plugin=\"log\"}} {}\n",
-            events.load(Ordering::Relaxed),
-            dropped.load(Ordering::Relaxed),
-        )
     }
 
     /// Writes what is waiting.
@@ -185,14 +157,13 @@ pub(crate) async fn finish(
 #[derive(Clone)]
 pub(crate) struct Sink {
     log: LogFile,
-    counters: Arc<Counters>,
 }
 
 impl Sink {
     fn send(&self, event: &event::Event) {
-        self.counters.events.fetch_add(1, Ordering::Relaxed);
+        audit::event();
         if !self.log.write(event) {
-            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            audit::dropped("log", 1);
         }
     }
 }

@@ -27,6 +27,18 @@ pub enum Level {
     RequestResponse,
 }
 
+impl Level {
+    /// As the policy file has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::None => "None",
+            Level::Metadata => "Metadata",
+            Level::Request => "Request",
+            Level::RequestResponse => "RequestResponse",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Stage {
     RequestReceived,

@@ -10,6 +10,8 @@ use http::request::Parts;
 use jiff::Timestamp;
 use ring::digest;
 
+use crate::metrics::access;
+
 use super::{AuthenticationError, Authenticator, CREDENTIAL_ID};
 
 /// Believes certificates that the cluster's client authority signed.
@@ -63,11 +65,13 @@ impl Authenticator for CertificateUsers {
         if let Some(verified) = peer.recall::<Verified>()
             && Timestamp::now().as_second() <= verified.not_after
         {
+            access::certificate(verified.not_after);
             return Ok(Some(verified.identity.clone()));
         }
         let Some(verified) = self.verify(peer)? else {
             return Ok(None);
         };
+        access::certificate(verified.not_after);
         let verified = Arc::new(verified);
         peer.remember(verified.clone());
         Ok(Some(verified.identity.clone()))

@@ -15,7 +15,7 @@ mod watcher;
 use std::{collections::HashMap, ops::Bound, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use coracle_api::{Object, Strategy};
+use coracle_api::{Kind, Object, Strategy};
 use coracle_store::{Event, KeyValue, Revision};
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
@@ -26,6 +26,7 @@ pub use entry::{Entry, EntryError, Fields};
 pub use history::{Change, TooOld};
 pub use watcher::{EventType, WatchEvent, Watcher};
 
+use crate::metrics::storage;
 use hints::Hints;
 use history::History;
 use pages::Pages;
@@ -38,6 +39,8 @@ pub type Objects = OrdMap<Arc<str>, Arc<Entry>>;
 pub struct Cache {
     /// What the keys of the resource start with, for example `/registry/pods/`.
     prefix: Arc<str>,
+    group: String,
+    resource: String,
     namespaced: bool,
     strategy: Arc<dyn Strategy>,
     selectable_fields: Vec<String>,
@@ -57,11 +60,14 @@ struct State {
 }
 
 impl Cache {
-    /// An empty cache of the keys that start with `prefix`.
-    pub fn new(prefix: &str, namespaced: bool, strategy: Arc<dyn Strategy>) -> Self {
+    /// An empty cache of the keys that start with `prefix`, where objects of `kind` are.
+    pub fn new(prefix: &str, kind: &Kind) -> Self {
+        let strategy = kind.strategy.clone();
         Cache {
             prefix: prefix.into(),
-            namespaced,
+            group: kind.group.clone(),
+            resource: kind.resource.clone(),
+            namespaced: kind.namespaced,
             selectable_fields: strategy.selectable_field_names(),
             strategy,
             state: RwLock::new(State {
@@ -78,6 +84,11 @@ impl Cache {
 
     pub fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// Group and resource of what is stored.
+    pub fn group_resource(&self) -> (&str, &str) {
+        (&self.group, &self.resource)
     }
 
     pub fn namespaced(&self) -> bool {
@@ -180,6 +191,7 @@ impl Cache {
     /// Takes over a listing of the whole resource. Watches that were open are ended: what
     /// happened since is not known.
     pub fn reset(&self, items: &[KeyValue], revision: Revision) {
+        storage::Of::cache(self).initialized();
         let objects: Objects = items
             .iter()
             .filter_map(|item| Some((item.key.clone(), self.entry(item)?)))
@@ -231,11 +243,16 @@ impl Cache {
             }
             state.generation += 1;
         }
+        let mut woken = 0;
         for slot in self.watchers.lock().values() {
             if changes.iter().any(|change| slot.concerns(change)) {
                 slot.wake();
+                woken += 1;
             }
         }
+        let of = storage::Of::cache(self);
+        of.received(events.len());
+        of.dispatched(woken);
     }
 
     /// Tells what is about to be written, in its stored version, so that it need not be decoded

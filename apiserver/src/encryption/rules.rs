@@ -1,6 +1,6 @@
 //! Which providers are for which keys of the store.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use coracle_api::{
@@ -14,7 +14,10 @@ use super::{
     configuration::{Configuration, ProviderEntry, group_resource},
     providers::{Cipher, Key, Opened, Provider, Providers},
 };
-use crate::registry::ROOT;
+use crate::{
+    metrics::storage::{Way, transformed},
+    registry::ROOT,
+};
 
 /// What is encrypted, and how. Built from an EncryptionConfiguration.
 #[derive(Default)]
@@ -154,14 +157,34 @@ impl Rules {
     /// The value as it is to be stored; `None`: just as it is.
     pub(super) fn seal(&self, key: &str, plain: &[u8]) -> Result<Option<Bytes>, String> {
         match self.providers(key) {
-            Some(providers) => providers.seal(plain, key),
+            Some(providers) => {
+                let since = Instant::now();
+                let sealed = providers.seal(plain, key);
+                let (prefix, ok) = match &sealed {
+                    Ok(Some(sealed)) => (prefix(sealed), true),
+                    Ok(None) => ("identity", true),
+                    Err(_) => ("unknown", false),
+                };
+                transformed(resource(key), Way::ToStorage, prefix, ok, since);
+                sealed
+            }
             None => Ok(None),
         }
     }
 
     pub(super) fn open(&self, key: &str, stored: &[u8]) -> Result<Opened, String> {
         match self.providers(key) {
-            Some(providers) => providers.open(stored, key),
+            Some(providers) => {
+                let since = Instant::now();
+                let opened = providers.open(stored, key);
+                let (prefix, ok) = match &opened {
+                    Ok(Opened { plain: None, .. }) => ("identity", true),
+                    Ok(_) => (prefix(stored), true),
+                    Err(_) => ("unknown", false),
+                };
+                transformed(resource(key), Way::FromStorage, prefix, ok, since);
+                opened
+            }
             None if stored.starts_with(MARK) => {
                 Err("identity transformer tried to read encrypted data".to_owned())
             }
@@ -187,6 +210,23 @@ impl Rules {
             }));
         }
         infos
+    }
+}
+
+/// What a value begins with that a provider made: `k8s:enc:aescbc:v1:`, for example.
+fn prefix(stored: &[u8]) -> &str {
+    let colons = stored.iter().enumerate().filter(|(_, byte)| **byte == b':');
+    let end = colons.map(|(index, _)| index + 1).nth(3).unwrap_or(0);
+    std::str::from_utf8(&stored[..end]).unwrap_or_default()
+}
+
+/// The resource of a key, for `/metrics`: its group comes first in the keys of kinds whose group
+/// has a dot, which built-in ones have not.
+fn resource(key: &str) -> &str {
+    let mut parts = key.strip_prefix(ROOT).unwrap_or(key).split('/');
+    match (parts.next(), parts.next()) {
+        (Some(group), Some(resource)) if group.contains('.') => resource,
+        (first, _) => first.unwrap_or_default(),
     }
 }
 

@@ -269,6 +269,10 @@ impl Store for EncryptedStore {
         .boxed())
     }
 
+    async fn size(&self) -> Option<u64> {
+        self.0.store.size().await
+    }
+
     fn written(&self) -> Vec<Written> {
         self.0.store.written()
     }

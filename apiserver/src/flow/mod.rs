@@ -5,22 +5,32 @@
 //! does not use, and lets requests wait in fair queues. The rules are upstream's (KEP 1040);
 //! lending happens at once instead of every ten seconds.
 
-mod metrics;
 mod rules;
 mod seats;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwapOption;
 use coracle_api::Identity;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use tokio::time::timeout;
 
-use crate::{Lister, error::ApiError, registry::Registry, request_info::RequestInfo};
+use crate::{
+    Lister,
+    error::ApiError,
+    metrics::{
+        flow::{self, Dispatched, Of},
+        requests,
+    },
+    registry::Registry,
+    request_info::RequestInfo,
+};
 
-use metrics::{Held, Metrics};
 use rules::{Found, Schemas, hash};
-use seats::{Counts, Refused, Seats};
+use seats::{Refused, Seats};
 
 pub use seats::Seat;
 
@@ -33,7 +43,6 @@ pub struct FlowControl {
     levels: Lister<PriorityLevelConfiguration>,
     current: ArcSwapOption<Current>,
     seats: Seats,
-    metrics: Metrics,
 }
 
 /// The configuration as it was at some generations of its objects.
@@ -54,7 +63,7 @@ pub struct Class {
 pub struct Admitted {
     pub class: Class,
     _seat: Option<Seat>,
-    _counted: Held,
+    _counted: Dispatched,
 }
 
 impl FlowControl {
@@ -69,7 +78,6 @@ impl FlowControl {
             levels: registry.lister(),
             current: ArcSwapOption::empty(),
             seats: Seats::new(total),
-            metrics: Metrics::default(),
         })
     }
 
@@ -84,38 +92,47 @@ impl FlowControl {
             None
         } else {
             let flow = hash(&found.schema, found.distinguisher(user, info));
-            let seat = self.seat(found, flow).await;
+            let since = Instant::now();
+            let seat = self.seat(found, flow, info).await;
+            of(found).waited(since.elapsed(), seat.is_ok());
             Some(seat.map_err(|reason| {
-                self.metrics.reject(found, reason);
+                of(found).reject(reason);
                 too_many()
             })?)
         };
         Ok(Admitted {
             class: found.class.clone(),
             _seat: seat,
-            _counted: self.metrics.dispatch(found),
+            _counted: of(found).dispatch(),
         })
     }
 
     /// A seat, or why there is none.
-    async fn seat(&self, found: &Found, flow: u64) -> Result<Seat, &'static str> {
+    async fn seat(
+        &self,
+        found: &Found,
+        flow: u64,
+        info: &RequestInfo,
+    ) -> Result<Seat, &'static str> {
         let waiting = match self.seats.take(&found.level, flow) {
             Ok(seat) => return Ok(seat),
             Err(Refused::Wait(waiting)) => waiting,
             Err(Refused::Full) => return Err("queue-full"),
             Err(Refused::NoQueue) => return Err("concurrency-limit"),
         };
-        let _counted = self.metrics.wait(found);
+        let _counted = (of(found).wait(), requests::wait(info));
         match timeout(MAX_WAIT, waiting).await {
             Ok(Ok(seat)) => Ok(seat),
             Ok(Err(_)) | Err(_) => Err("time-out"),
         }
     }
 
-    /// What it counts, as OpenMetrics text.
-    pub fn render_metrics(&self) -> String {
+    /// Lets `/metrics` show how many seats each level has.
+    pub fn measure(&self) {
         self.current();
-        self.metrics.render(self.seats.counts())
+        for counts in self.seats.counts() {
+            flow::limits(&counts.level, counts.limits);
+        }
     }
 
     fn current(&self) -> Arc<Current> {
@@ -133,6 +150,13 @@ impl FlowControl {
         self.seats.configure(&levels);
         self.current.store(Some(current.clone()));
         current
+    }
+}
+
+fn of(found: &Found) -> Of<'_> {
+    Of {
+        schema: &found.schema,
+        level: &found.level,
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::rules::CATCH_ALL;
 use crate::lister::Shared;
+use crate::metrics::flow::Limits;
 
 /// What a request is taken to last before it is known, in seconds.
 const EXPECTED_SECONDS: f64 = 0.003;
@@ -77,8 +78,7 @@ pub struct Counts {
     /// Those in use.
     #[cfg(test)]
     pub executing: usize,
-    /// Those of its own.
-    pub nominal: usize,
+    pub limits: Limits,
 }
 
 impl Seats {
@@ -163,7 +163,15 @@ impl Seats {
                 level: name.clone(),
                 #[cfg(test)]
                 executing: level.executing,
-                nominal: level.nominal,
+                limits: Limits {
+                    nominal: level.nominal,
+                    current: state.limit(name, level),
+                    lower: level.nominal - level.lendable,
+                    upper: level
+                        .nominal
+                        .saturating_add(level.borrowing)
+                        .min(state.total),
+                },
             })
             .collect();
         counts.sort_by(|a, b| a.level.cmp(&b.level));
@@ -213,12 +221,14 @@ impl Drop for Seat {
 impl State {
     /// Whether the level has a free seat of its own or may borrow one.
     fn has_seat(&self, name: &str) -> bool {
-        let Some(level) = self.levels.get(name) else {
-            return false;
-        };
-        if level.executing < level.nominal {
-            return true;
-        }
+        let level = self.levels.get(name);
+        level.is_some_and(|level| {
+            level.executing < level.nominal || level.executing < self.limit(name, level)
+        })
+    }
+
+    /// How many seats the level may have as things are, its own and borrowed.
+    fn limit(&self, name: &str, level: &Level) -> usize {
         // What other levels do not use but do not lend either stays free for them.
         let kept: usize = self
             .levels
@@ -226,8 +236,9 @@ impl State {
             .filter(|(other, _)| *other != name)
             .map(|(_, other)| (other.nominal - other.lendable).saturating_sub(other.executing))
             .sum();
-        level.executing < level.nominal.saturating_add(level.borrowing)
-            && self.executing + kept < self.total
+        let free = self.total.saturating_sub(self.executing + kept);
+        let most = level.nominal.saturating_add(level.borrowing);
+        most.min(level.executing + free).max(level.nominal)
     }
 
     fn occupy(&mut self, name: &str) {

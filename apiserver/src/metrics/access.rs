@@ -1,34 +1,79 @@
 //! What is counted of who is let in: authentication and authorisation.
 
-use std::{
-    sync::atomic::AtomicU64,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant, SystemTime};
 
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        histogram::{Histogram, exponential_buckets},
-    },
-    registry::Registry,
-};
+use coracle_metrics::{Collect, Counters, Histograms, Stability, exponential};
 
 use crate::authz::Decision;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct UserLabels {
-    username: &'static str,
-}
+const DURATIONS: [f64; 15] = exponential(0.001, 2.0);
+/// Upstream's, in seconds: an expired certificate, half an hour, hours, days, months, a year.
+const LIFETIMES: [f64; 15] = [
+    0.0,
+    1_800.0,
+    3_600.0,
+    7_200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+    31_536_000.0,
+];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabels {
-    result: &'static str,
-}
+static USERS: Counters<1> = Counters::new(
+    "authenticated_user_requests",
+    Stability::Alpha,
+    "Counter of authenticated requests broken out by username.",
+    ["username"],
+);
+static AUTHENTICATIONS: Counters<1> = Counters::new(
+    "authentication_attempts",
+    Stability::Alpha,
+    "Counter of authenticated attempts.",
+    ["result"],
+);
+static AUTHENTICATION: Histograms<1> = Histograms::with_buckets(
+    "authentication_duration_seconds",
+    Stability::Alpha,
+    "Authentication duration in seconds broken out by result.",
+    ["result"],
+    &DURATIONS,
+);
+static AUTHORIZATIONS: Counters<1> = Counters::new(
+    "authorization_attempts_total",
+    Stability::Alpha,
+    "Counter of authorization attempts broken down by result. It can be either 'allowed', 'denied', 'no-opinion' or 'error'.",
+    ["result"],
+);
+static AUTHORIZATION: Histograms<1> = Histograms::with_buckets(
+    "authorization_duration_seconds",
+    Stability::Alpha,
+    "Authorization duration in seconds broken out by result.",
+    ["result"],
+    &DURATIONS,
+);
+static CERTIFICATES: Histograms = Histograms::with_buckets(
+    "apiserver_client_certificate_expiration_seconds",
+    Stability::Alpha,
+    "Distribution of the remaining lifetime on the certificate used to authenticate a request.",
+    [],
+    &LIFETIMES,
+);
 
-type Durations = Family<ResultLabels, Histogram, fn() -> Histogram>;
-type Count<L> = Family<L, Counter<u64, AtomicU64>>;
+pub(super) static ALL: &[&dyn Collect] = &[
+    &USERS,
+    &AUTHENTICATIONS,
+    &AUTHENTICATION,
+    &AUTHORIZATIONS,
+    &AUTHORIZATION,
+    &CERTIFICATES,
+];
 
 /// How authentication ended.
 #[derive(Clone, Copy, Debug)]
@@ -41,84 +86,42 @@ pub enum Authenticated<'a> {
     Refused,
 }
 
-/// The counters. Cheap to clone.
-#[derive(Clone)]
-pub struct Access {
-    users: Count<UserLabels>,
-    authentications: Count<ResultLabels>,
-    authentication: Durations,
-    authorizations: Count<ResultLabels>,
-    authorization: Durations,
+pub fn authenticated(how: Authenticated<'_>, since: Instant) {
+    let result = match how {
+        Authenticated::As(user) => {
+            USERS.with([public_name(user)]).inc();
+            "success"
+        }
+        Authenticated::Unknown => "failure",
+        Authenticated::Refused => "error",
+    };
+    count(&AUTHENTICATIONS, &AUTHENTICATION, result, since.elapsed());
 }
 
-impl Access {
-    pub fn register(registry: &mut Registry) -> Self {
-        let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 15));
-        let access = Access {
-            users: Family::default(),
-            authentications: Family::default(),
-            authentication: Family::new_with_constructor(histogram),
-            authorizations: Family::default(),
-            authorization: Family::new_with_constructor(histogram),
-        };
-        registry.register(
-            "authenticated_user_requests",
-            "Counter of authenticated requests broken out by username",
-            access.users.clone(),
-        );
-        registry.register(
-            "authentication_attempts",
-            "Counter of authenticated attempts",
-            access.authentications.clone(),
-        );
-        registry.register(
-            "authentication_duration_seconds",
-            "Authentication duration in seconds broken out by result",
-            access.authentication.clone(),
-        );
-        registry.register(
-            "authorization_attempts",
-            "Counter of authorization attempts broken down by result. It can be either 'allowed', 'denied', 'no-opinion' or 'error'",
-            access.authorizations.clone(),
-        );
-        registry.register(
-            "authorization_duration_seconds",
-            "Authorization duration in seconds broken out by result",
-            access.authorization.clone(),
-        );
-        access
-    }
-
-    pub fn authenticated(&self, how: Authenticated<'_>, since: Instant) {
-        let result = match how {
-            Authenticated::As(user) => {
-                let username = public_name(user);
-                self.users.get_or_create(&UserLabels { username }).inc();
-                "success"
-            }
-            Authenticated::Unknown => "failure",
-            Authenticated::Refused => "error",
-        };
-        let labels = ResultLabels { result };
-        self.authentications.get_or_create(&labels).inc();
-        observe(&self.authentication, &labels, since.elapsed());
-    }
-
-    pub fn authorized(&self, decision: &Decision, since: Instant) {
-        let result = match decision {
-            Decision::Allow(_) => "allowed",
-            Decision::Deny(_) => "denied",
-            Decision::NoOpinion(_) => "no-opinion",
-        };
-        let labels = ResultLabels { result };
-        self.authorizations.get_or_create(&labels).inc();
-        observe(&self.authorization, &labels, since.elapsed());
-    }
+pub fn authorized(decision: &Decision, since: Instant) {
+    let result = match decision {
+        Decision::Allow(_) => "allowed",
+        Decision::Deny(_) => "denied",
+        Decision::NoOpinion(_) => "no-opinion",
+    };
+    count(&AUTHORIZATIONS, &AUTHORIZATION, result, since.elapsed());
 }
 
-fn observe(durations: &Durations, labels: &ResultLabels, elapsed: Duration) {
-    let seconds = elapsed.as_secs_f64();
-    durations.get_or_create(labels).observe(seconds);
+/// A request came with a certificate that is good until `not_after`, in seconds since the epoch.
+pub fn certificate(not_after: i64) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs_f64();
+    CERTIFICATES.with([]).observe(not_after as f64 - now);
+}
+
+fn count(
+    attempts: &Counters<1>,
+    durations: &Histograms<1>,
+    result: &'static str,
+    elapsed: Duration,
+) {
+    attempts.with([result]).inc();
+    durations.with([result]).observe(elapsed.as_secs_f64());
 }
 
 /// Few names are told apart, or there would be a series for each user.

@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use parking_lot::RwLock;
 
 use crate::{
+    metrics::health,
     query::Query,
     respond,
     server::{ApiServer, Context},
@@ -54,6 +55,9 @@ pub async fn answer(
     let mut probes = own_probes(server, endpoint).await;
     if endpoint != "livez" {
         probes.extend(server.health().probes());
+    }
+    for probe in &probes {
+        health::checked(&probe.name, endpoint, probe.failure.is_none());
     }
     if !check.is_empty() {
         let name = check.join("/");

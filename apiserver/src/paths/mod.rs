@@ -13,6 +13,7 @@ use http::{Method, Response, StatusCode};
 use crate::{
     error::ApiError,
     handler::PathCall,
+    metrics,
     query::Query,
     respond::{self, Output},
     server::{ApiServer, Context},
@@ -51,7 +52,8 @@ pub async fn answer(
         ["livez" | "readyz" | "healthz", check @ ..] => {
             Ok(health::answer(server, context, parts[0], check).await)
         }
-        ["metrics"] => Ok(server.metrics().render(server)),
+        ["metrics"] => Ok(metrics::answer(server).await),
+        ["metrics", "slis"] => Ok(metrics::answer_slis()),
         _ => Ok(not_found()),
     }
 }
@@ -68,6 +70,7 @@ fn roots(server: &ApiServer, context: &Context) -> Result<Response<Body>, ApiErr
         "/healthz",
         "/livez",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openapi/v3/",

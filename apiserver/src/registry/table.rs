@@ -125,8 +125,7 @@ impl Table {
             if let Storage::Own { prefix } = &kind.storage {
                 let prefix = format!("{ROOT}{prefix}/");
                 table.caches.entry(prefix).or_insert_with_key(|prefix| {
-                    let strategy = kind.strategy.clone();
-                    let cache = Arc::new(Cache::new(prefix, kind.namespaced, strategy));
+                    let cache = Arc::new(Cache::new(prefix, kind));
                     added.push(cache.clone());
                     cache
                 });

@@ -102,7 +102,7 @@ async fn heartbeats_and_leader_election_go_on_in_a_flood_of_lists() {
 
     let metrics = server.get("/metrics").await;
     let metrics = String::from_utf8_lossy(&metrics.body);
-    let global = r#"{priority_level="global-default",flow_schema="global-default"}"#;
+    let global = r#"{flow_schema="global-default",priority_level="global-default"}"#;
     let waiting = format!("apiserver_flowcontrol_current_inqueue_requests{global} 300\n");
     assert!(metrics.contains(&waiting), "{metrics}");
 

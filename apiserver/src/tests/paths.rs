@@ -76,7 +76,7 @@ async fn metrics_count_requests() {
     server.get("/api/v1/namespaces/default/pods").await;
     let metrics = server.get("/metrics").await;
     let text = String::from_utf8(metrics.body.to_vec()).unwrap();
-    assert!(text.contains(r#"apiserver_request_total{verb="LIST",dry_run="",group="",version="v1",resource="pods""#), "{text}");
+    assert!(text.contains(r#"apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="pods",scope="namespace",subresource="",verb="LIST",version="v1"} "#), "{text}");
     assert!(text.contains("process_resident_memory_bytes"));
 }
 

@@ -13,6 +13,7 @@ use crate::{
     admission::Operation,
     body, decode,
     error::ApiError,
+    metrics::requests,
     options::WriteOptions,
     ownership::Ownership,
     query::Query,
@@ -39,6 +40,7 @@ pub async fn create(
     let output = Output::negotiate(context.headers(), &query)?;
     let options = WriteOptions::parse(&query, "CreateOptions", None)?;
     let sent = body::read_sent(context.headers(), body).await?;
+    requests::sent(&context.info, sent.bytes.len());
     let kind = &resource.kind;
     let mut object = decode::object(
         &(&**kind).into(),

@@ -1,6 +1,6 @@
 //! `list`: the objects of a resource, of all namespaces or one, selected and in pages.
 
-use std::{ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc, time::Instant};
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cache::{Cache, Entry, Objects},
     error::ApiError,
+    metrics::storage,
     options::{ListOptions, VersionMatch, parse_version},
     query::Query,
     registry::{Registry, Resource},
@@ -44,6 +45,7 @@ pub async fn list(
         all_readable(server.registry(), &start.prefix)?;
     }
     let page = page(&objects, &filter, &start, options.limit);
+    storage::Of::cache(cache).listed(page.entries.len());
     let mut meta = ListMeta {
         resource_version: revision.to_string(),
         ..ListMeta::default()
@@ -162,7 +164,9 @@ async fn snapshot(
         if requested > 0 {
             registry.reached(requested).await?;
         } else if options.resource_version.is_empty() {
+            let since = Instant::now();
             registry.fresh().await?;
+            storage::Of::cache(cache).waited(since.elapsed());
         } else {
             registry.reached(0).await?;
         }

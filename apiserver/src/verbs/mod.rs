@@ -30,6 +30,7 @@ use crate::{
     decode::{self, Expected},
     error::ApiError,
     handler::Call,
+    metrics::requests,
     options::WriteOptions,
     registry::Resource,
     request_info::RequestInfo,
@@ -69,6 +70,7 @@ pub async fn dispatch(
     }
     if let Some(warning) = kinds::deprecation(&info.group, &info.version, &info.resource) {
         context.warnings.add(warning.to_owned());
+        requests::deprecated(info, subresource);
     }
     let handler = server
         .handlers()

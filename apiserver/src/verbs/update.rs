@@ -21,6 +21,7 @@ use crate::{
     cache::Entry,
     decode,
     error::{ApiError, MODIFIED},
+    metrics::requests,
     options::WriteOptions,
     ownership::{self, Ownership},
     query::Query,
@@ -44,6 +45,7 @@ pub async fn update(
     let output = Output::negotiate(context.headers(), &query)?;
     let options = WriteOptions::parse(&query, "UpdateOptions", None)?;
     let sent = body::read_sent(context.headers(), body).await?;
+    requests::sent(&context.info, sent.bytes.len());
     let kind = &resource.kind;
     let mut object = decode::object(
         &(&**kind).into(),

@@ -12,6 +12,7 @@ use http::{Response, header};
 use crate::{
     cache::{EventType, WatchEvent, Watcher},
     error::ApiError,
+    metrics::watches::Events,
     options::{ListOptions, parse_version},
     query::Query,
     registry::{Registry, Resource},
@@ -40,11 +41,18 @@ pub async fn watch(
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
         _ => server.config().watch_timeout(),
     };
-    let events = server.metrics().events(&resource.kind);
+    let events = Events::of(&resource.kind);
     let encoder = Encoder::new(output, resource.clone(), events);
+    let info = &context.info;
+    let scope = match (info.name.as_str(), info.namespace.as_str()) {
+        ("", "") => "cluster",
+        ("", _) => "namespace",
+        _ => "resource",
+    };
+    let of = (resource.kind.clone(), scope);
     let content_type = encoder.content_type();
     let initial = begin(server.registry(), resource, &options, filter).await;
-    let stream = WatchStream::new(server, encoder, initial, &options, timeout);
+    let stream = WatchStream::new(server, encoder, of, initial, &options, timeout);
     if is_websocket(context.headers()) {
         return websocket::serve(&context.parts, stream);
     }

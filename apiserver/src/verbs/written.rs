@@ -83,7 +83,7 @@ pub async fn remove(
     let key = entry.key.clone();
     let compare = Compare::ModRevision(key.clone(), entry.revision);
     let transaction = transaction(compare, Write::Delete { key }, companions);
-    let revision = registry.store().commit(transaction).await?;
+    let revision = registry.commit("delete", &entry.key, transaction).await?;
     Ok(entry.at_revision(revision))
 }
 
@@ -98,8 +98,12 @@ async fn put(
         key: key.clone(),
         value: value.clone(),
     };
+    let operation = match &compare {
+        Compare::Absent(_) => "create",
+        Compare::ModRevision(..) => "update",
+    };
     let transaction = transaction(compare, write, companions);
-    let revision = registry.store().commit(transaction).await?;
+    let revision = registry.commit(operation, &key, transaction).await?;
     Entry::unindexed_at(key, value, revision).map_err(|error| Error::Backend(error.to_string()))
 }
 

@@ -1,6 +1,6 @@
 //! What all metrics of an autoscaler ask for together: the most that any does.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use coracle_api::quantity::{Amount, Format};
 use k8s_openapi::{
@@ -21,7 +21,10 @@ use super::{
     ACTIVE, Controller, Look, Target, group_version,
     replicas::{self, Goal, Proposal, Starting, Tolerance},
 };
-use crate::work::Key;
+use crate::{
+    metrics::{self, Scaled},
+    work::Key,
+};
 
 /// What the metrics ask for.
 pub(super) struct Wish {
@@ -162,7 +165,16 @@ impl Controller {
         let (mut wish, mut failures): (Option<Wish>, Vec<Failure>) = (None, Vec::new());
         let mut statuses = Vec::new();
         for spec in specs {
-            match self.answer(spec, &subject).await {
+            let since = Instant::now();
+            let answer = self.answer(spec, &subject).await;
+            let proposed = answer.as_ref().map(|answer| answer.proposal.replicas);
+            let scaled = Scaled {
+                from: current,
+                to: proposed.unwrap_or(current),
+                failed: answer.is_err(),
+            };
+            metrics::computed(&spec.type_, scaled, since.elapsed());
+            match answer {
                 Ok(answer) => {
                     statuses.push(answer.status);
                     let replicas = answer.proposal.replicas;

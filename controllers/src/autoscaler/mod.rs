@@ -11,7 +11,7 @@ mod replicas;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use coracle_api::selector::LabelSelector;
 use coracle_client::{EventRecorder, EventType, Informer, Queue};
@@ -44,6 +44,7 @@ use crate::{
     Autoscaling, Context, Error,
     changes::{self, Seen},
     conditions, error,
+    metrics::{self as counted, Scaled},
     objects::Objects,
     work::{self, Done, Key},
 };
@@ -141,7 +142,7 @@ impl Controller {
             recorder: context.recorder(NAME),
             histories: Mutex::default(),
             selectors: Mutex::default(),
-            queue: Queue::default(),
+            queue: Queue::named("horizontalpodautoscaler"),
         }
     }
 
@@ -184,7 +185,15 @@ impl Controller {
             status: object.status.clone().unwrap_or_default(),
             now: Timestamp::now(),
         };
+        let (from, since) = (look.status.current_replicas.unwrap_or(0), Instant::now());
         let outcome = self.look(&key, &mut look).await;
+        let to = look.status.desired_replicas;
+        let scaled = Scaled {
+            from: look.status.current_replicas.unwrap_or(from),
+            to: if outcome.is_ok() { to } else { from },
+            failed: outcome.is_err(),
+        };
+        counted::autoscaled(scaled, since.elapsed());
         if let Err(error) = &outcome {
             tracing::debug!(controller = NAME, %key, error, "cannot scale");
         }

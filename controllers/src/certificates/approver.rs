@@ -27,7 +27,7 @@ const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// Runs the approver.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let requests: Objects<CertificateSigningRequest> = context.objects();
-    let queue: Queue<Key> = Queue::default();
+    let queue: Queue<Key> = Queue::named("certificate");
     let seen = changes::each(&requests.cache, |seen| {
         if let Seen::Applied { new: request, .. } = seen {
             queue.add(Key::of(&request.metadata));

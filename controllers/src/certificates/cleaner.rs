@@ -25,7 +25,7 @@ const PENDING: SignedDuration = SignedDuration::from_hours(24);
 /// Runs the cleaner.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let requests: Objects<CertificateSigningRequest> = context.objects();
-    let queue: Queue<Key> = Queue::default();
+    let queue: Queue<Key> = Queue::named("certificate");
     let seen = changes::each(&requests.cache, |seen| {
         if let Seen::Applied { new: request, .. } = seen {
             queue.add(Key::of(&request.metadata));

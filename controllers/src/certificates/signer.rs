@@ -35,7 +35,7 @@ const SHORTEST: Duration = Duration::from_secs(10 * 60);
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let requests: Objects<CertificateSigningRequest> = context.objects();
     let authorities = &context.config.authorities;
-    let queue: Queue<Key> = Queue::default();
+    let queue: Queue<Key> = Queue::named("certificate");
     let seen = changes::each(&requests.cache, |seen| {
         if let Seen::Applied { new: request, .. } = seen {
             queue.add(Key::of(&request.metadata));

@@ -24,7 +24,7 @@ use self::schedule::Clock;
 use crate::{
     Context, Error,
     changes::{self, Seen},
-    conditions, error,
+    conditions, error, metrics,
     objects::Objects,
     owner,
     work::{self, Done, Key},
@@ -40,7 +40,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         objects: context.objects(),
         jobs: context.objects(),
         recorder: context.recorder(NAME),
-        queue: Queue::default(),
+        queue: Queue::named("cronjob"),
     };
     controller.run(shutdown).await
 }
@@ -412,6 +412,8 @@ impl Controller {
         let wanted = job_of(object, spec, at);
         let job = match self.jobs.create(&wanted).await {
             Ok(job) => {
+                let skew = Timestamp::now().duration_since(at);
+                metrics::scheduled(Duration::try_from(skew).unwrap_or_default());
                 let message = format!("Created job {}", job.name_any());
                 self.tell(
                     object,

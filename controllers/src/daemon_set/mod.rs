@@ -58,7 +58,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         nodes: context.informers.get(),
         history: History::new(&context),
         backoff: Mutex::default(),
-        queue: Queue::default(),
+        queue: Queue::named("daemonset"),
     };
     controller.run(shutdown).await
 }

@@ -49,7 +49,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         sets: context.objects(),
         pods: context.informers.get(),
         recorder: context.recorder(NAME),
-        queue: Queue::default(),
+        queue: Queue::named("deployment"),
     };
     controller.run(shutdown).await
 }

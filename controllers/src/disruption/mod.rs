@@ -49,8 +49,8 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
             stateful_sets: context.informers.get(),
         },
         recorder: context.recorder(NAME),
-        queue: Queue::default(),
-        stale: Queue::default(),
+        queue: Queue::named("disruption"),
+        stale: Queue::named("stale_pod_disruption"),
     };
     controller.run(shutdown).await
 }

@@ -40,7 +40,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         pods: context.informers.get(),
         endpoints: context.objects(),
         recorder: context.recorder(NAME),
-        queue: Queue::default(),
+        queue: Queue::named("endpoint"),
         triggers: Mutex::default(),
     };
     controller.run(shutdown).await

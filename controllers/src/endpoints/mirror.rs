@@ -48,7 +48,8 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         queue: Queue::new(Backoff {
             base: Duration::from_secs(1),
             max: Duration::from_secs(100),
-        }),
+        })
+        .with_name("endpoint_slice_mirroring"),
     };
     controller.run(shutdown).await
 }

@@ -1,7 +1,11 @@
 //! Writes the EndpointSlices that [`super::slice_plan`] asks for. Upstream:
 //! `pkg/controller/endpointslice`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use coracle_client::{Backoff, EventRecorder, EventType, Informer, Queue};
 use k8s_openapi::api::{
@@ -14,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     selector,
-    slice_plan::{self, Action, MANAGER, World},
+    slice_plan::{self, Action, MANAGER, MAX_ENDPOINTS, World},
     slices::{self, MANAGED_BY, SERVICE_NAME},
     trigger::Triggers,
 };
@@ -22,6 +26,7 @@ use crate::{
     Context, Error,
     changes::{self, Seen},
     error, labels,
+    metrics::{self, Slices},
     objects::Objects,
     work::{self, Done, Key},
 };
@@ -43,8 +48,10 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         queue: Queue::new(Backoff {
             base: Duration::from_millis(100),
             max: Duration::from_secs(1000),
-        }),
+        })
+        .with_name("endpoint_slice"),
         triggers: Mutex::default(),
+        counted: Mutex::default(),
     };
     controller.run(shutdown).await
 }
@@ -57,6 +64,8 @@ struct Controller {
     recorder: EventRecorder,
     queue: Queue<Key>,
     triggers: Mutex<Triggers>,
+    /// What the metrics show of each Service.
+    counted: Mutex<HashMap<Key, Slices>>,
 }
 
 impl Controller {
@@ -121,6 +130,9 @@ impl Controller {
     async fn sync(&self, key: Key) -> Result<Done, Error> {
         let Some(service) = self.services.get(&key.namespace, &key.name) else {
             self.triggers.lock().forget(&key);
+            if let Some(known) = self.counted.lock().remove(&key) {
+                metrics::slices(&known, &Slices::default());
+            }
             return Ok(Done::Settled);
         };
         let Some(wanted) = selector(&service) else {
@@ -138,6 +150,7 @@ impl Controller {
             .triggers
             .lock()
             .next(&key, &service, pods.iter().map(|pod| &**pod));
+        let before = slices.clone();
         let plan = slice_plan::plan(&World {
             service: &service,
             pods,
@@ -146,6 +159,7 @@ impl Controller {
             trigger,
         });
         let mut outcome = Ok(());
+        let after = after(&before, &plan.actions);
         for action in plan.actions {
             outcome = self.apply(&key, action).await;
             if outcome.is_err() {
@@ -155,6 +169,7 @@ impl Controller {
         if let Some(skipped) = plan.skipped.into_iter().next() {
             outcome = outcome.and(Err(Error::Refused(skipped)));
         }
+        self.count(&key, &service, &before, &after, outcome.is_err());
         match outcome {
             Ok(()) => Ok(Done::Settled),
             Err(error) => {
@@ -162,6 +177,30 @@ impl Controller {
                 Err(error)
             }
         }
+    }
+
+    /// Shows what the Service's slices were and are in the metrics.
+    fn count(
+        &self,
+        key: &Key,
+        service: &Service,
+        before: &[Arc<EndpointSlice>],
+        after: &[Arc<EndpointSlice>],
+        failed: bool,
+    ) {
+        let spec = service.spec.as_ref();
+        let (old, new) = (addresses(before), addresses(after));
+        let added = new.difference(&old).count();
+        metrics::endpoints_synced(added, old.difference(&new).count(), failed);
+        let types: BTreeSet<&str> = after.iter().map(|slice| &*slice.address_type).collect();
+        let shown = Slices {
+            slices: after.len(),
+            desired: new.len().div_ceil(MAX_ENDPOINTS).max(types.len()),
+            endpoints: new.len(),
+            distribution: spec.and_then(|spec| spec.traffic_distribution.clone()),
+        };
+        let known = self.counted.lock().insert(key.clone(), shown.clone());
+        metrics::slices(&known.unwrap_or_default(), &shown);
     }
 
     /// The node's zone, if it has one; `None` when there is no such node.
@@ -188,6 +227,11 @@ impl Controller {
     }
 
     async fn apply(&self, key: &Key, action: Action) -> Result<(), Error> {
+        metrics::slice_changed(match &action {
+            Action::Create(_) => "create",
+            Action::Update(_) => "update",
+            Action::Delete(_) => "delete",
+        });
         match action {
             Action::Create(slice) => match self.slices.create(&slice).await {
                 Ok(_) => Ok(()),
@@ -214,4 +258,30 @@ impl Controller {
             }
         }
     }
+}
+
+/// The slices as they will be when these actions are done.
+fn after(before: &[Arc<EndpointSlice>], actions: &[Action]) -> Vec<Arc<EndpointSlice>> {
+    let mut slices = before.to_vec();
+    for action in actions {
+        let of = |slice: &EndpointSlice| slice.name_any();
+        match action {
+            Action::Create(slice) => slices.push(Arc::new(slice.clone())),
+            Action::Update(new) => {
+                if let Some(old) = slices.iter_mut().find(|old| of(old) == of(new)) {
+                    *old = Arc::new(new.clone());
+                }
+            }
+            Action::Delete(gone) => slices.retain(|slice| of(slice) != of(gone)),
+        }
+    }
+    slices
+}
+
+fn addresses(slices: &[Arc<EndpointSlice>]) -> BTreeSet<&str> {
+    let endpoints = slices
+        .iter()
+        .flat_map(|slice| slice.endpoints.iter().flatten());
+    let first = endpoints.filter_map(|endpoint| endpoint.addresses.first());
+    first.map(String::as_str).collect()
 }

@@ -30,7 +30,7 @@ use crate::{labels::Labels, owner, pods};
 
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// The most endpoints in one slice.
-const MAX_ENDPOINTS: usize = 100;
+pub(super) const MAX_ENDPOINTS: usize = 100;
 
 /// What the caches show.
 pub(super) struct World<'a> {

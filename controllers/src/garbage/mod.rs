@@ -32,8 +32,8 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         recorder: context.recorder(NAME),
         graph: Mutex::default(),
         served: Mutex::default(),
-        to_delete: Queue::default(),
-        to_orphan: Queue::default(),
+        to_delete: Queue::named("garbage_collector_attempt_to_delete"),
+        to_orphan: Queue::named("garbage_collector_attempt_to_orphan"),
         rediscover: Notify::new(),
         context,
     });

@@ -16,7 +16,12 @@ mod sync;
 mod tests;
 mod track;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    cmp::Ordering,
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use coracle_client::{EventType, Queue};
 use jiff::Timestamp;
@@ -38,6 +43,7 @@ use crate::{
     changes::{self, Seen},
     error,
     labels::{self, Labels},
+    metrics::{self, Tracking},
     objects::Objects,
     owner, pods,
     pods::PodControl,
@@ -72,6 +78,13 @@ fn selects(job: &Job, labels: Option<&Labels>) -> bool {
     selector.is_some_and(|selector| labels::selects(selector, labels))
 }
 
+/// As the Job's spec has it.
+fn mode(job: &Job) -> &str {
+    let spec = job.spec.as_ref();
+    let mode = spec.and_then(|spec| spec.completion_mode.as_deref());
+    mode.unwrap_or("NonIndexed")
+}
+
 fn is_managed_elsewhere(job: &Job) -> bool {
     let manager = job
         .spec
@@ -91,8 +104,8 @@ impl Controller {
             },
             pods,
             records: Mutex::default(),
-            queue: Queue::default(),
-            orphans: Queue::default(),
+            queue: Queue::named("job"),
+            orphans: Queue::named("job_orphan_pod"),
         }
     }
 
@@ -162,10 +175,24 @@ impl Controller {
             self.records.lock().remove(&key);
             return Ok(Done::Settled);
         }
-        let owned = self.claim(&job).await?;
-        let record = self.record(&key, &job);
+        let (since, mut action) = (Instant::now(), "reconciling");
+        let outcome = self.reconcile(&key, &job, spec, &mut action).await;
+        metrics::job_synced(action, mode(&job), outcome.is_err(), since.elapsed());
+        outcome
+    }
+
+    /// `action` becomes what upstream's metrics call that which is done.
+    async fn reconcile(
+        &self,
+        key: &Key,
+        job: &Arc<Job>,
+        spec: &JobSpec,
+        action: &mut &'static str,
+    ) -> Result<Done, Error> {
+        let owned = self.claim(job).await?;
+        let record = self.record(key, job);
         let now = Timestamp::now();
-        let mut sync = Sync::new(&job, spec, &owned, record, now);
+        let mut sync = Sync::new(job, spec, &owned, record, now);
         let mut again = sync.deadline();
         let mut outcome = Ok(());
         let mut scaled = false;
@@ -174,15 +201,23 @@ impl Controller {
         } else {
             if job.metadata.deletion_timestamp.is_none() {
                 scaled = true;
+                let active = sync.active_count;
                 let (waiting, done) = self.scale(&mut sync).await;
                 again = again.into_iter().chain(waiting).min();
                 outcome = done;
+                match sync.active_count.cmp(&active) {
+                    Ordering::Less => *action = "pods_deleted",
+                    Ordering::Equal => {}
+                    Ordering::Greater => *action = "pods_created",
+                }
             }
             if let Some(turn) = sync.conclude(scaled) {
-                self.tell_turn(&job, turn);
+                self.tell_turn(job, turn);
             }
         }
-        self.track(&key, sync).await?;
+        if self.track(key, sync).await? {
+            *action = "tracking";
+        }
         outcome?;
         let again = again.filter(|again| !again.is_zero());
         Ok(again.map_or(Done::Settled, Done::Again))
@@ -269,12 +304,14 @@ impl Controller {
     }
 
     /// Counts pods that have ended, in the order that [`track`] explains.
-    async fn track(&self, key: &Key, mut sync: Sync<'_>) -> Result<(), Error> {
+    /// Returns whether there were any.
+    async fn track(&self, key: &Key, mut sync: Sync<'_>) -> Result<bool, Error> {
+        let before = sync.job.status.clone().unwrap_or_default();
         let mut tracked = sync.track();
         let (terminating, record) = (sync.terminating, sync.record);
         let (finish, next) = (sync.finish, sync.status);
         let Some(mut job) = self.write(sync.job, next).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let uid = job.uid().unwrap_or_default();
         self.records.lock().insert(key.clone(), (uid, record));
@@ -287,6 +324,8 @@ impl Controller {
                 Ok(()) => {
                     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
                     tracked.held.remove(uid);
+                    metrics::tracked(Tracking::Add);
+                    metrics::tracked(Tracking::Delete);
                 }
                 Err(error) => outcome = Err(error),
             }
@@ -298,10 +337,17 @@ impl Controller {
             outcome.is_ok() && !tracked.full && track::end(&mut status, finish, terminating)
         });
         let written = self.write(&job, status).await?;
+        if let Some(status) = written.as_ref().and_then(|job| job.status.as_ref()) {
+            let more =
+                |now: Option<i32>, before: Option<i32>| now.unwrap_or(0) - before.unwrap_or(0);
+            let succeeded = more(status.succeeded, before.succeeded);
+            let failed = more(status.failed, before.failed);
+            metrics::job_pods_finished(mode(&job), succeeded, failed);
+        }
         if let (Some(job), Some(finish)) = (written, ended) {
             self.tell_end(&job, &finish);
         }
-        outcome
+        outcome.map(|()| !tracked.remove.is_empty())
     }
 
     /// Writes the status, if it says something new. `None` when the Job is gone.
@@ -319,8 +365,10 @@ impl Controller {
 
     fn tell_end(&self, job: &Job, finish: &JobCondition) {
         let recorder = &self.control.recorder;
-        if finish.type_ != COMPLETE {
-            let reason = finish.reason.as_deref().unwrap_or_default();
+        let failed = finish.type_ != COMPLETE;
+        let reason = finish.reason.as_deref().unwrap_or_default();
+        metrics::job_finished(mode(job), reason, failed);
+        if failed {
             let message = finish.message.as_deref().unwrap_or_default();
             recorder.on(job, EventType::Warning, reason, message);
             return;

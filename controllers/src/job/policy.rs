@@ -27,14 +27,27 @@ impl Verdict {
     pub fn counts(&self) -> bool {
         *self != Verdict::Ignore
     }
+
+    /// As a rule has it.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Verdict::Count => "Count",
+            Verdict::Ignore => "Ignore",
+            Verdict::FailIndex => "FailIndex",
+            Verdict::FailJob(_) => "FailJob",
+        }
+    }
 }
 
 /// The first rule of the policy that matches decides.
 pub(super) fn judge(policy: Option<&PodFailurePolicy>, pod: &Pod) -> Verdict {
+    matching(policy, pod).unwrap_or(Verdict::Count)
+}
+
+/// What the first rule that matches says; `None` when no rule is about the pod.
+pub(super) fn matching(policy: Option<&PodFailurePolicy>, pod: &Pod) -> Option<Verdict> {
     let rules = policy.map_or(&[][..], |policy| &policy.rules);
-    let Some(status) = &pod.status else {
-        return Verdict::Count;
-    };
+    let status = pod.status.as_ref()?;
     let name = || {
         let namespace = pod.namespace().unwrap_or_default();
         format!("{namespace}/{}", pod.name_any())
@@ -61,15 +74,15 @@ pub(super) fn judge(policy: Option<&PodFailurePolicy>, pod: &Pod) -> Verdict {
         let Some(message) = found else {
             continue;
         };
-        return match action.as_str() {
+        return Some(match action.as_str() {
             "Ignore" => Verdict::Ignore,
             "FailIndex" => Verdict::FailIndex,
             "FailJob" => Verdict::FailJob(message),
             "Count" => Verdict::Count,
             _ => continue,
-        };
+        });
     }
-    Verdict::Count
+    None
 }
 
 /// The name and the code of the first container whose end the rule is about.

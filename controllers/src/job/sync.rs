@@ -183,6 +183,12 @@ impl<'a> Sync<'a> {
         self.spec.completions.unwrap_or(0)
     }
 
+    /// The action of the policy's rule that is about the pod.
+    pub fn rule_for(&self, pod: &Pod) -> Option<&'static str> {
+        let found = policy::matching(self.spec.pod_failure_policy.as_ref(), pod);
+        found.map(|verdict| verdict.action())
+    }
+
     pub fn judge(&self, pod: &Pod) -> Verdict {
         policy::judge(self.spec.pod_failure_policy.as_ref(), pod)
     }

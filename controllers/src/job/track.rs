@@ -17,7 +17,7 @@ use super::{
     pod,
     sync::{self, COMPLETE, FAILURE_TARGET, SUCCESS, Sync},
 };
-use crate::{conditions, pods};
+use crate::{conditions, metrics, pods};
 
 /// Pods counted in one go: the status has to stay small.
 const MAX_UNCOUNTED: usize = 500;
@@ -121,9 +121,13 @@ impl Sync<'_> {
             } else if self.counts_as_failed(pod)
                 && !failed.contains(&uid)
                 && (!indexed || index.is_some())
-                && self.judge(pod).counts()
             {
-                failed.push(uid);
+                if let Some(action) = self.rule_for(pod) {
+                    metrics::judged(action);
+                }
+                if self.judge(pod).counts() {
+                    failed.push(uid);
+                }
             }
             if indexes.len() + succeeded.len() + failed.len() >= MAX_UNCOUNTED {
                 tracked.full = true;

@@ -60,7 +60,7 @@ pub async fn run(
         classes: context.informers.get(),
         nodes: context.informers.get(),
         recorder: context.recorder(NAME),
-        queue: Queue::default(),
+        queue: Queue::named("local_path"),
         folder: Arc::new(Folder::new(local.folder)),
         node_name: local.node_name,
     };

@@ -46,7 +46,8 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         queue: Queue::new(Backoff {
             base: Duration::from_millis(5),
             max: Duration::from_secs(60),
-        }),
+        })
+        .with_name("namespace"),
         client: context.client.clone(),
     };
     controller.run(context.removals(), shutdown).await

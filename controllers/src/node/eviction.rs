@@ -29,7 +29,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         nodes: context.informers.get(),
         pods: context.objects(),
         recorder: context.recorder(NAME),
-        queue: Queue::default(),
+        queue: Queue::named("noexec_taint_pod"),
         since: Mutex::default(),
     };
     controller.run(shutdown).await

@@ -26,7 +26,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
     let controller = Controller {
         nodes: context.objects(),
         recorder: context.recorder("cidrAllocator"),
-        queue: Queue::default(),
+        queue: Queue::named("node"),
         ranges: Mutex::new(ranges(&context.config)),
     };
     controller.run(shutdown).await

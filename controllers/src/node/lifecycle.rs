@@ -31,7 +31,7 @@ use super::{
 use crate::{
     Context, Error,
     changes::{self, Seen},
-    conditions,
+    conditions, metrics,
     objects::Objects,
     pods,
     work::{self, Done, Key},
@@ -61,7 +61,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
             .informers
             .matching(&format!("metadata.namespace={LEASES}")),
         recorder: context.recorder("node-controller"),
-        queue: Queue::default(),
+        queue: Queue::named("node_lifecycle_controller"),
     };
     controller.run(shutdown).await
 }
@@ -285,6 +285,7 @@ impl Controller {
         let now = Time(conditions::to_seconds(Timestamp::now()));
         if let Some(taints) = taints::changed(&node, NO_EXECUTE, add, remove, &now) {
             taints::write(&self.nodes, &node, &taints).await?;
+            metrics::evicted(&zone(&node));
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ const STEPS: [(usize, usize, u32); 5] = [
 /// Runs the controller.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let nodes: Objects<Node> = context.objects();
-    let queue: Queue<Key> = Queue::default();
+    let queue: Queue<Key> = Queue::named("ttlcontroller");
     let step = Mutex::new(0);
     let seconds = || {
         let mut step = step.lock();

@@ -18,6 +18,8 @@ use crate::{
 pub(super) trait Replicated: Kept {
     /// Whether the status says how many pods are terminating.
     const COUNTS_TERMINATING: bool;
+    /// What upstream calls the queue of its controller.
+    const QUEUE: &str;
 
     fn replicas(&self) -> i32;
     fn min_ready_seconds(&self) -> i32;
@@ -29,6 +31,7 @@ pub(super) trait Replicated: Kept {
 
 impl Replicated for ReplicaSet {
     const COUNTS_TERMINATING: bool = true;
+    const QUEUE: &str = "replicaset";
 
     fn replicas(&self) -> i32 {
         let replicas = self.spec.as_ref().and_then(|spec| spec.replicas);
@@ -63,6 +66,7 @@ impl Replicated for ReplicaSet {
 
 impl Replicated for ReplicationController {
     const COUNTS_TERMINATING: bool = false;
+    const QUEUE: &str = "replicationmanager";
 
     fn replicas(&self) -> i32 {
         let replicas = self.spec.as_ref().and_then(|spec| spec.replicas);

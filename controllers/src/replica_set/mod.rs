@@ -101,7 +101,7 @@ impl<K: Replicated> Controller<K> {
                 pods: pods.clone(),
             },
             pods,
-            queue: Queue::default(),
+            queue: Queue::named(K::QUEUE),
         }
     }
 

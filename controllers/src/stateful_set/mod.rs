@@ -48,7 +48,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         claims: context.objects(),
         history: History::new(&context),
         recorder: context.recorder(NAME),
-        queue: Queue::default(),
+        queue: Queue::named("statefulset"),
     };
     controller.run(shutdown).await
 }

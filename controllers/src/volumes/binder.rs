@@ -70,7 +70,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         classes: context.informers.get(),
         pods: context.informers.get(),
         recorder: context.recorder(NAME),
-        queue: Queue::default(),
+        queue: Queue::named("claims"),
     };
     binder.run(shutdown).await
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         classes: context.objects(),
         claims: context.informers.get(),
         volumes: context.informers.get(),
-        queue: Queue::default(),
+        queue: Queue::named("vacprotection"),
     };
     controller.run(shutdown).await
 }

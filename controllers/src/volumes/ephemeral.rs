@@ -28,7 +28,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         pods: context.informers.get(),
         claims: context.objects(),
         recorder: context.recorder(NAME),
-        queue: Queue::default(),
+        queue: Queue::named("ephemeral_volume"),
     };
     controller.run(shutdown).await
 }

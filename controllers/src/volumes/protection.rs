@@ -77,7 +77,7 @@ fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
 pub(crate) async fn claims(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let claims: Objects<PersistentVolumeClaim> = context.objects();
     let known: Informer<Pod> = context.informers.get();
-    let queue: Queue<Key> = Queue::default();
+    let queue: Queue<Key> = Queue::named("pvcprotection");
     let seen = changes::each(&claims.cache, |seen| {
         if let Seen::Applied { new: claim, .. } = seen
             && need(&claim.metadata, CLAIM_FINALIZER) != Need::Nothing
@@ -152,7 +152,7 @@ async fn protect_claim(
 /// Protects volumes.
 pub(crate) async fn volumes(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let volumes: Objects<PersistentVolume> = context.objects();
-    let queue: Queue<Key> = Queue::default();
+    let queue: Queue<Key> = Queue::named("pvprotection");
     let seen = changes::each(&volumes.cache, |seen| {
         if let Seen::Applied { new: volume, .. } = seen
             && wants_change(&volume)

@@ -10,9 +10,9 @@ use std::{
 };
 
 use coracle_client::{EventRecorder, Informers};
-use coracle_proxy::{Config, Metrics, Proxy};
+use coracle_metrics::Page;
+use coracle_proxy::{Config, Proxy};
 use nix::sched::{CloneFlags, setns, unshare};
-use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -176,8 +176,6 @@ impl Node {
     /// Starts the proxy; it ends when what is returned is dropped.
     pub fn proxy(&self) -> Running {
         let shutdown = CancellationToken::new();
-        let metrics = Metrics::default();
-        let shown = metrics.clone();
         let (config, api) = (self.config.clone(), self.api.clone());
         let stopped = shutdown.clone();
         // The runtime's threads come from this one, and so are in its namespace.
@@ -193,7 +191,6 @@ impl Node {
                     let recorder = EventRecorder::new(client, "kube-proxy", "here");
                     let proxy = Proxy::new(config, informers, recorder);
                     proxy
-                        .with_metrics(metrics)
                         .run(stopped)
                         .await
                         .expect("it runs until it is stopped");
@@ -202,7 +199,6 @@ impl Node {
         });
         let running = Running {
             shutdown,
-            metrics: shown,
             thread: Some(thread),
         };
         self.wait("the table", || {
@@ -228,7 +224,6 @@ impl Node {
 
 pub struct Running {
     shutdown: CancellationToken,
-    metrics: Metrics,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -238,12 +233,11 @@ impl Drop for Running {
         let ended = self.thread.take().map(std::thread::JoinHandle::join);
         if !std::thread::panicking() {
             assert!(matches!(ended, Some(Ok(()))));
-            let mut registry = Registry::default();
-            self.metrics.register(&mut registry);
-            let mut shown = String::new();
-            encode(&mut shown, &registry).expect("metrics are text");
+            let mut page = Page::default();
+            page.add(coracle_proxy::metrics());
+            let shown = page.render();
             assert!(
-                shown.contains("sync_failures_total 0\n"),
+                shown.contains("sync_failures_total{ip_family=\"IPv4\"} 0\n"),
                 "the kernel refused a change:\n{shown}"
             );
         }

@@ -59,6 +59,7 @@ pub enum OpenError {
 /// The store in one SQLite file. Dropping it closes it too, but only [`Store::close`] waits
 /// until the file is free.
 pub struct SqliteStore {
+    path: PathBuf,
     shared: Arc<Shared>,
     written: Arc<Counters>,
     requests: Mutex<Option<mpsc::Sender<Request>>>,
@@ -87,6 +88,7 @@ impl SqliteStore {
                 reason: format!("cannot start the writer thread: {error}"),
             })?;
         Ok(SqliteStore {
+            path: path.to_owned(),
             shared,
             written,
             requests: Mutex::new(Some(requests)),
@@ -126,6 +128,14 @@ impl Store for SqliteStore {
 
     fn written(&self) -> Vec<Written> {
         self.written.read()
+    }
+
+    async fn size(&self) -> Option<u64> {
+        let file = tokio::fs::metadata(&self.path).await.ok()?.len();
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        let wal = tokio::fs::metadata(wal).await;
+        Some(file + wal.map_or(0, |wal| wal.len()))
     }
 
     async fn close(&self) {

@@ -23,9 +23,9 @@ use k8s_openapi::api::{
 };
 
 use super::{Admission, Attributes, Operation, typed};
-use crate::{Lister, Registry, Shared, error::ApiError};
-use checks::{Subject, details, evaluate};
-use policy::{Level, Policy};
+use crate::{Lister, Registry, Shared, error::ApiError, metrics::admission::Evaluation};
+use checks::{Subject, Violation, details, evaluate};
+use policy::{Level, Policy, Standard};
 
 /// What the audit log is told.
 const ENFORCE_POLICY: &str = "pod-security.kubernetes.io/enforce-policy";
@@ -108,6 +108,7 @@ impl PodSecurity {
             .annotate(ENFORCE_POLICY, policy.enforce.to_string());
         audit(attributes, &policy, &subject);
         let violations = evaluate(policy.enforce, &subject);
+        count(attributes, "enforce", policy.enforce, true, &violations);
         if !violations.is_empty() {
             let why = format!(
                 "violates PodSecurity \"{}\": {}",
@@ -143,6 +144,8 @@ impl PodSecurity {
 fn audit(attributes: &Attributes<'_>, policy: &Policy, subject: &Subject<'_>) {
     let violations = evaluate(policy.audit, subject);
     if !violations.is_empty() {
+        let pod = attributes.kind.resource == "pods";
+        count(attributes, "audit", policy.audit, pod, &violations);
         let why = format!(
             "would violate PodSecurity \"{}\": {}",
             policy.audit,
@@ -155,12 +158,34 @@ fn audit(attributes: &Attributes<'_>, policy: &Policy, subject: &Subject<'_>) {
 fn warn(attributes: &Attributes<'_>, policy: &Policy, subject: &Subject<'_>) {
     let violations = evaluate(policy.warn, subject);
     if !violations.is_empty() {
+        let pod = attributes.kind.resource == "pods";
+        count(attributes, "warn", policy.warn, pod, &violations);
         attributes.warnings.add(format!(
             "would violate PodSecurity \"{}\": {}",
             policy.warn,
             details(&violations)
         ));
     }
+}
+
+fn count(
+    attributes: &Attributes<'_>,
+    mode: &'static str,
+    standard: Standard,
+    pod: bool,
+    violations: &[Violation],
+) {
+    let version = standard.version.to_string();
+    let evaluation = Evaluation {
+        mode,
+        level: standard.level.name(),
+        version: &version,
+        operation: attributes.operation,
+        pod,
+        subresource: attributes.subresource,
+        violated: !violations.is_empty(),
+    };
+    evaluation.count();
 }
 
 type Annotations = BTreeMap<String, String>;

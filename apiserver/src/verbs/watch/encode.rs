@@ -9,7 +9,7 @@ use coracle_store::Revision;
 use crate::{
     cache::WatchEvent,
     error::ApiError,
-    metrics::Events,
+    metrics::watches::Events,
     registry::Resource,
     respond::{self, JSON, Media, Output, Transform},
 };

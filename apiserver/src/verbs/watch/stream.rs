@@ -1,9 +1,10 @@
 //! The body of a watch: events as the cache has them, bookmarks between, until the time is up,
 //! the watcher is left behind or the server ends.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use coracle_api::Kind;
 use coracle_store::Revision;
 use futures::Stream;
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use super::encode::Encoder;
 use crate::{
     cache::{TooOld, WatchEvent, Watcher},
     error::ApiError,
+    metrics::watches,
     options::ListOptions,
     registry::Registry,
     server::ApiServer,
@@ -43,6 +45,9 @@ pub struct WatchStream {
     bookmarks: bool,
     /// Whether the end of the initial events is still to be marked, and at which revision.
     initial_end: Option<Revision>,
+    /// What is listed first, and the scope of it, until that is done.
+    listing: Option<(Arc<Kind>, &'static str)>,
+    since: std::time::Instant,
     next_bookmark: Instant,
     end: Instant,
 }
@@ -59,6 +64,7 @@ impl WatchStream {
     pub fn new(
         server: &ApiServer,
         encoder: Encoder,
+        of: (Arc<Kind>, &'static str),
         initial: Result<Initial, ApiError>,
         options: &ListOptions,
         timeout: Duration,
@@ -79,6 +85,8 @@ impl WatchStream {
             state,
             bookmarks: options.allow_bookmarks,
             initial_end,
+            listing: sends_initial.then_some(of),
+            since: std::time::Instant::now(),
             next_bookmark: now,
             end: now + timeout,
         };
@@ -106,6 +114,9 @@ impl WatchStream {
                         self.state = State::Initial(events, watcher);
                         return Some(frame.freeze());
                     }
+                }
+                if let Some((kind, scope)) = self.listing.take() {
+                    watches::listed(&kind, scope, self.since);
                 }
                 if let Some(revision) = self.initial_end.take() {
                     self.encoder.bookmark(&mut frame, revision, true);

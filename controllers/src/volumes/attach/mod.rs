@@ -56,7 +56,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         volumes: context.informers.get(),
         drivers: context.informers.get(),
         recorder: context.recorder(NAME),
-        queue: Queue::default(),
+        queue: Queue::named("pvcs"),
         memory: Mutex::default(),
     };
     controller.run(shutdown).await

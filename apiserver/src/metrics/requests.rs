@@ -1,0 +1,588 @@
+//! What is counted of every request, and of those under way.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use coracle_metrics::{
+    Collect, Counters, Description, Gauges, Held, Histogram, Histograms, Kind, Page, Stability,
+};
+use http::{Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+
+use crate::{registry::Registry, request_info::RequestInfo};
+
+/// Upstream's buckets of request durations, in seconds.
+const DURATIONS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
+
+/// The same without the time that a request waited for its turn.
+const SLI_DURATIONS: [f64; 21] = [
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
+    30.0, 45.0, 60.0,
+];
+
+/// Upstream's buckets of the sizes of answers, in bytes.
+const SIZES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+/// And of the bodies of requests.
+const BODIES: [f64; 31] = coracle_metrics::linear(50_000.0, 100_000.0);
+
+static REQUESTS: Counters<9> = Counters::new(
+    "apiserver_request_total",
+    Stability::Stable,
+    "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
+    [
+        "code",
+        "component",
+        "dry_run",
+        "group",
+        "resource",
+        "scope",
+        "subresource",
+        "verb",
+        "version",
+    ],
+);
+static DURATION: Histograms<8> = Histograms::with_buckets(
+    "apiserver_request_duration_seconds",
+    Stability::Stable,
+    "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
+    [
+        "component",
+        "dry_run",
+        "group",
+        "resource",
+        "scope",
+        "subresource",
+        "verb",
+        "version",
+    ],
+    &DURATIONS,
+);
+static SLI_DURATION: Histograms<7> = Histograms::with_buckets(
+    "apiserver_request_sli_duration_seconds",
+    Stability::Alpha,
+    "Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.",
+    [
+        "component",
+        "group",
+        "resource",
+        "scope",
+        "subresource",
+        "verb",
+        "version",
+    ],
+    &SLI_DURATIONS,
+);
+static RESPONSE_SIZES: Histograms<7> = Histograms::with_buckets(
+    "apiserver_response_sizes",
+    Stability::Stable,
+    "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
+    [
+        "component",
+        "group",
+        "resource",
+        "scope",
+        "subresource",
+        "verb",
+        "version",
+    ],
+    &SIZES,
+);
+static BODY_SIZES: Histograms<3> = Histograms::with_buckets(
+    "apiserver_request_body_size_bytes",
+    Stability::Alpha,
+    "Apiserver request body size in bytes broken out by resource and verb.",
+    ["group", "resource", "verb"],
+    &BODIES,
+);
+static LONGRUNNING: Gauges<7> = Gauges::new(
+    "apiserver_longrunning_requests",
+    Stability::Stable,
+    "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
+    [
+        "component",
+        "group",
+        "resource",
+        "scope",
+        "subresource",
+        "verb",
+        "version",
+    ],
+);
+static TERMINATIONS: Counters<8> = Counters::new(
+    "apiserver_request_terminations_total",
+    Stability::Alpha,
+    "Number of requests which apiserver terminated in self-defense.",
+    [
+        "code",
+        "component",
+        "group",
+        "resource",
+        "scope",
+        "subresource",
+        "verb",
+        "version",
+    ],
+);
+static DEPRECATED: Gauges<5> = Gauges::new(
+    "apiserver_requested_deprecated_apis",
+    Stability::Stable,
+    "Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.",
+    [
+        "group",
+        "removed_release",
+        "resource",
+        "subresource",
+        "version",
+    ],
+);
+
+pub(super) static ALL: &[&dyn Collect] = &[
+    &REQUESTS,
+    &DURATION,
+    &SLI_DURATION,
+    &RESPONSE_SIZES,
+    &BODY_SIZES,
+    &LONGRUNNING,
+    &TERMINATIONS,
+    &DEPRECATED,
+];
+
+/// The labels that most families of requests have.
+#[derive(Clone, Copy)]
+struct Labels<'a> {
+    component: &'static str,
+    group: &'a str,
+    resource: &'a str,
+    scope: &'static str,
+    subresource: &'a str,
+    verb: &'static str,
+    version: &'a str,
+}
+
+impl<'a> Labels<'a> {
+    /// Only of what there is, or labels could be made without end.
+    fn of(registry: &Registry, info: &'a RequestInfo) -> Self {
+        let (resource, name) = (info.is_resource, info.name.as_str());
+        if !resource {
+            return Labels {
+                component: "",
+                group: "",
+                resource: "",
+                scope: "",
+                subresource: known_root(&info.path),
+                verb: verb(info),
+                version: "",
+            };
+        }
+        let scope = if !name.is_empty() || info.verb == "create" {
+            "resource"
+        } else if info.namespace.is_empty() {
+            "cluster"
+        } else {
+            "namespace"
+        };
+        let table = registry.table();
+        let found = table.find(&info.group, &info.version, &info.resource);
+        let known = |text: &'a str| if found.is_some() { text } else { "" };
+        let subresource = found.map_or("", |found| {
+            let served = found.kind.subresource(&info.subresource);
+            served.map_or("", |_| info.subresource.as_str())
+        });
+        Labels {
+            component: "apiserver",
+            group: known(&info.group),
+            resource: known(&info.resource),
+            scope,
+            subresource,
+            verb: verb(info),
+            version: known(&info.version),
+        }
+    }
+
+    fn array(self) -> [&'a str; 7] {
+        [
+            self.component,
+            self.group,
+            self.resource,
+            self.scope,
+            self.subresource,
+            self.verb,
+            self.version,
+        ]
+    }
+}
+
+fn known_root(path: &str) -> &'static str {
+    const KNOWN: [&str; 8] = [
+        "/api", "/apis", "/healthz", "/livez", "/readyz", "/metrics", "/openapi", "/version",
+    ];
+    let root = path.find('/').map_or("", |first| {
+        let rest = &path[first + 1..];
+        let end = rest.find('/').map_or(path.len(), |end| first + 1 + end);
+        &path[first..end]
+    });
+    KNOWN
+        .into_iter()
+        .find(|known| *known == root)
+        .unwrap_or("/")
+}
+
+fn verb(info: &RequestInfo) -> &'static str {
+    match info.verb.as_str() {
+        // Connections are told apart from reads of the same method.
+        _ if info.is_resource
+            && matches!(
+                info.subresource.as_str(),
+                "attach" | "exec" | "portforward" | "proxy"
+            ) =>
+        {
+            "CONNECT"
+        }
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        "proxy" => "CONNECT",
+        "head" => "HEAD",
+        _ => "other",
+    }
+}
+
+/// Notes the size of the answer to a read, now or when it was sent.
+pub fn measure(
+    registry: &Registry,
+    info: &RequestInfo,
+    response: Response<Body>,
+) -> Response<Body> {
+    let labels = Labels::of(registry, info);
+    if info.long_running() || !matches!(labels.verb, "GET" | "LIST") {
+        return response;
+    }
+    let sizes = RESPONSE_SIZES.with(labels.array());
+    match response.body().size_hint().exact() {
+        Some(bytes) => {
+            sizes.observe(bytes as f64);
+            response
+        }
+        None => response.map(|body| Body::new(Measured::new(body, sizes))),
+    }
+}
+
+/// A request that was answered.
+pub struct Answered {
+    pub dry_run: bool,
+    pub code: StatusCode,
+    pub since: Instant,
+    /// How long its turn did not come.
+    pub waited: Duration,
+}
+
+/// Counts a request that was answered.
+pub fn answered(registry: &Registry, info: &RequestInfo, answered: &Answered) {
+    let labels = Labels::of(registry, info);
+    let dry_run = if answered.dry_run { "All" } else { "" };
+    let [
+        component,
+        group,
+        resource,
+        scope,
+        subresource,
+        verb,
+        version,
+    ] = labels.array();
+    if !info.long_running() {
+        let taken = answered.since.elapsed();
+        let with_dry_run = [
+            component,
+            dry_run,
+            group,
+            resource,
+            scope,
+            subresource,
+            verb,
+            version,
+        ];
+        DURATION.with(with_dry_run).observe(taken.as_secs_f64());
+        let seconds = taken.saturating_sub(answered.waited).as_secs_f64();
+        SLI_DURATION.with(labels.array()).observe(seconds);
+    }
+    let series = REQUESTS.with([
+        answered.code.as_str(),
+        component,
+        dry_run,
+        group,
+        resource,
+        scope,
+        subresource,
+        verb,
+        version,
+    ]);
+    series.inc();
+}
+
+/// Counts a request that was turned away or cut short.
+pub fn terminated(registry: &Registry, info: &RequestInfo, code: StatusCode) {
+    let labels = Labels::of(registry, info);
+    let [
+        component,
+        group,
+        resource,
+        scope,
+        subresource,
+        verb,
+        version,
+    ] = labels.array();
+    let labels = [
+        code.as_str(),
+        component,
+        group,
+        resource,
+        scope,
+        subresource,
+        verb,
+        version,
+    ];
+    TERMINATIONS.with(labels).inc();
+}
+
+/// Notes that a resource is used which upstream advises against.
+pub fn deprecated(info: &RequestInfo, subresource: &str) {
+    let labels = [&info.group, "", &info.resource, subresource, &info.version];
+    DEPRECATED.with(labels).set(1.0);
+}
+
+/// Notes the size of the body of a write.
+pub fn sent(info: &RequestInfo, bytes: usize) {
+    // Whoever reads a body has found its resource.
+    let labels = [&*info.group, &*info.resource, &*info.verb];
+    BODY_SIZES.with(labels).observe(bytes as f64);
+}
+
+/// How many requests of a sort are under way or wait, and the most there were in the last second:
+/// what upstream shows.
+#[derive(Default)]
+pub struct Sort {
+    now: AtomicU64,
+    /// The second since the start of the process in the upper half, the most in the lower.
+    most: AtomicU64,
+}
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+impl Sort {
+    fn begin(&self) {
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        let second = START.elapsed().as_secs();
+        let most = |window: u64| {
+            let most = if window >> 32 == second {
+                now.max(window & 0xffff_ffff)
+            } else {
+                now
+            };
+            Some(second << 32 | most)
+        };
+        // The closure never declines.
+        let _ = self
+            .most
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, most);
+    }
+
+    fn end(&self) {
+        self.now.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn most(&self) -> u64 {
+        let (now, window) = (
+            self.now.load(Ordering::Relaxed),
+            self.most.load(Ordering::Relaxed),
+        );
+        let recent = START.elapsed().as_secs().saturating_sub(window >> 32) <= 1;
+        if recent {
+            now.max(window & 0xffff_ffff)
+        } else {
+            now
+        }
+    }
+}
+
+/// Requests of a sort, by whether they change something.
+struct Sorts {
+    mutating: Sort,
+    read_only: Sort,
+}
+
+impl Sorts {
+    const fn new() -> Self {
+        const NONE: Sort = Sort {
+            now: AtomicU64::new(0),
+            most: AtomicU64::new(0),
+        };
+        Sorts {
+            mutating: NONE,
+            read_only: NONE,
+        }
+    }
+
+    fn of(&'static self, info: &RequestInfo) -> Under {
+        let sort = if info.read_only() {
+            &self.read_only
+        } else {
+            &self.mutating
+        };
+        sort.begin();
+        Under(sort)
+    }
+}
+
+static IN_FLIGHT: Sorts = Sorts::new();
+static IN_QUEUE: Sorts = Sorts::new();
+
+/// Counts as one of its sort until it is dropped.
+pub struct Under(&'static Sort);
+
+impl Drop for Under {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// A request under way.
+pub enum InFlight {
+    Short { _under: Under },
+    Long { _held: Held },
+}
+
+/// Counts a request as under way until the guard is dropped.
+pub fn begin(registry: &Registry, info: &RequestInfo) -> InFlight {
+    if info.long_running() {
+        let labels = Labels::of(registry, info);
+        InFlight::Long {
+            _held: LONGRUNNING.with(labels.array()).hold(),
+        }
+    } else {
+        InFlight::Short {
+            _under: IN_FLIGHT.of(info),
+        }
+    }
+}
+
+/// Counts a request as waiting for its turn until the guard is dropped.
+pub fn wait(info: &RequestInfo) -> Under {
+    IN_QUEUE.of(info)
+}
+
+pub(super) fn show_in_flight(page: &mut Page) {
+    let executing = Description {
+        name: "apiserver_current_inflight_requests",
+        stability: Stability::Stable,
+        help: "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+    };
+    let queued = Description {
+        name: "apiserver_current_inqueue_requests",
+        stability: Stability::Alpha,
+        help: "Maximal number of queued requests in this apiserver per request kind in last second.",
+    };
+    for (description, sorts) in [(executing, &IN_FLIGHT), (queued, &IN_QUEUE)] {
+        page.family(&description, Kind::Gauge, &["request_kind"], |samples| {
+            samples.add(&["mutating"], sorts.mutating.most() as f64);
+            samples.add(&["readOnly"], sorts.read_only.most() as f64);
+        });
+    }
+}
+
+/// A body whose size is noted when it was sent, or its client went away.
+struct Measured {
+    body: Body,
+    sent: usize,
+    sizes: Arc<Histogram>,
+}
+
+impl Measured {
+    fn new(body: Body, sizes: Arc<Histogram>) -> Self {
+        Measured {
+            body,
+            sent: 0,
+            sizes,
+        }
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.sizes.observe(self.sent as f64);
+    }
+}
+
+impl http_body::Body for Measured {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.sent += data.len();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_paths_become_labels() {
+        for (path, label) in [
+            ("/readyz/ping", "/readyz"),
+            ("/version", "/version"),
+            ("/made/up", "/"),
+            ("/", "/"),
+            ("", "/"),
+        ] {
+            assert_eq!(known_root(path), label, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_most_of_the_last_second_is_shown() {
+        let sort = Sort::default();
+        sort.begin();
+        sort.begin();
+        sort.end();
+        sort.end();
+        assert_eq!(sort.most(), 2);
+        sort.most
+            .store(u64::from(u32::MAX) << 32 | 7, Ordering::Relaxed);
+        sort.begin();
+        assert_eq!(sort.most(), 1, "another second begins anew");
+    }
+}
