@@ -45,11 +45,7 @@ impl Folder {
     /// # Errors
     /// In words: the path is not that of a volume, or the file system refuses.
     pub fn remove(&self, path: &str) -> Result<(), String> {
-        let name = Path::new(path).strip_prefix(&self.0).ok();
-        let name = name
-            .and_then(Path::to_str)
-            .ok_or_else(|| self.outside(path))?;
-        let path = self.path_of(name)?;
+        let path = self.inside(path)?;
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             _ => self.check(&path)?,
@@ -57,6 +53,27 @@ impl Folder {
         // Does not follow links: see the security advisory on CVE-2022-21658.
         fs::remove_dir_all(&path)
             .map_err(|error| format!("cannot remove {}: {error}", path.display()))
+    }
+
+    /// The path of a volume's folder that is there.
+    ///
+    /// # Errors
+    /// In words: the path is not that of a volume.
+    pub fn find(&self, path: &str) -> Result<PathBuf, String> {
+        let path = self.inside(path)?;
+        self.check(&path)?;
+        Ok(path)
+    }
+
+    /// The folder that volumes are in.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn inside(&self, path: &str) -> Result<PathBuf, String> {
+        let name = Path::new(path).strip_prefix(&self.0).ok();
+        let name = name.and_then(Path::to_str);
+        self.path_of(name.ok_or_else(|| self.outside(path))?)
     }
 
     fn path_of(&self, name: &str) -> Result<PathBuf, String> {

@@ -6,6 +6,9 @@
 //! k3s users know, and of upstream's library for provisioners.
 
 mod folder;
+mod quota;
+#[cfg(test)]
+mod tests;
 mod volume;
 
 use std::{path::PathBuf, sync::Arc};
@@ -34,6 +37,7 @@ use crate::{
 };
 
 use folder::Folder;
+use quota::{Held, Kernel, Projects, Quotas};
 
 /// The provisioner that classes name.
 pub const NAME: &str = "rancher.io/local-path";
@@ -54,22 +58,13 @@ pub async fn run(
     local: LocalPath,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let provisioner = Provisioner {
-        claims: context.objects(),
-        volumes: context.objects(),
-        classes: context.informers.get(),
-        nodes: context.informers.get(),
-        recorder: context.recorder(NAME),
-        queue: Queue::named("local_path"),
-        folder: Arc::new(Folder::new(local.folder)),
-        node_name: local.node_name,
-    };
+    let provisioner = Provisioner::new(&context, local, Box::new(Kernel));
     provisioner.run(shutdown).await
 }
 
 struct Provisioner {
     node_name: String,
-    folder: Arc<Folder>,
+    storage: Arc<Storage>,
     claims: Objects<PersistentVolumeClaim>,
     volumes: Objects<PersistentVolume>,
     classes: Informer<StorageClass>,
@@ -77,6 +72,52 @@ struct Provisioner {
     recorder: EventRecorder,
     /// Claims by namespace and name, volumes by name alone.
     queue: Queue<Key>,
+}
+
+/// What is on the disk of the node. It is asked on threads that may wait for the disk.
+struct Storage {
+    folder: Folder,
+    quotas: Quotas,
+}
+
+impl Storage {
+    /// Makes a folder that is held to this size, if the file system can.
+    fn make(&self, name: &str, size: Amount) -> Result<(PathBuf, Held), String> {
+        let path = self.folder.make(name)?;
+        let held = self.quotas.hold(&path, bytes(size));
+        Ok((path, held))
+    }
+
+    fn resize(&self, path: &str, size: Amount) -> Result<(), String> {
+        let path = self.folder.find(path)?;
+        let resized = self.quotas.resize(&path, bytes(size));
+        resized.map_err(|error| format!("cannot set the quota of {}: {error}", path.display()))
+    }
+
+    /// `project` is what the volume said to be held by.
+    fn remove(&self, path: &str, project: Option<u32>) -> Result<(), String> {
+        let known = self.folder.find(path).ok();
+        let project = project.or_else(|| self.quotas.project(&known?));
+        self.folder.remove(path)?;
+        let Some(project) = project else {
+            return Ok(());
+        };
+        let released = self.quotas.release(self.folder.path(), project);
+        released.map_err(|error| format!("cannot give the quota of {path} back: {error}"))
+    }
+}
+
+fn bytes(size: Amount) -> u64 {
+    u64::try_from(size.value()).unwrap_or(0)
+}
+
+async fn on_disk<T: Send + 'static>(
+    storage: &Arc<Storage>,
+    work: impl FnOnce(&Storage) -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let storage = storage.clone();
+    let done = tokio::task::spawn_blocking(move || work(&storage)).await;
+    done.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 fn annotation<'a>(claim: &'a PersistentVolumeClaim, key: &str) -> Option<&'a str> {
@@ -91,6 +132,22 @@ fn volume_name(claim: &PersistentVolumeClaim) -> &str {
 }
 
 impl Provisioner {
+    fn new(context: &Context, local: LocalPath, projects: Box<dyn Projects>) -> Self {
+        Provisioner {
+            claims: context.objects(),
+            volumes: context.objects(),
+            classes: context.informers.get(),
+            nodes: context.informers.get(),
+            recorder: context.recorder(NAME),
+            queue: Queue::named("local_path"),
+            storage: Arc::new(Storage {
+                folder: Folder::new(local.folder),
+                quotas: Quotas::new(projects),
+            }),
+            node_name: local.node_name,
+        }
+    }
+
     async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let claims = changes::each(&self.claims.cache, |seen| {
             if let Seen::Applied { new: claim, .. } = seen {
@@ -155,14 +212,16 @@ impl Provisioner {
         );
         self.tell(claim, EventType::Normal, "Provisioning", message);
         match self.make(claim, &class).await {
-            Ok(limited) => {
+            Ok(held) => {
                 let message = format!("Successfully provisioned volume {name}");
                 let type_ = EventType::Normal;
                 self.tell(claim, type_, "ProvisioningSucceeded", message);
-                if !limited {
-                    let message = "the size of the volume is not enforced: its folder may grow \
-                                   until the file system is full";
-                    self.tell(claim, type_, "QuotaNotEnforced", message.to_owned());
+                if let Held::Not(why) = held {
+                    let message = format!(
+                        "the size of the volume is not enforced: its folder may grow until the \
+                         file system is full: {why}"
+                    );
+                    self.tell(claim, type_, "QuotaNotEnforced", message);
                 }
                 Ok(())
             }
@@ -182,26 +241,26 @@ impl Provisioner {
         &self,
         claim: &PersistentVolumeClaim,
         class: &StorageClass,
-    ) -> Result<bool, String> {
+    ) -> Result<Held, String> {
         volume::check(claim)?;
         let node = self.nodes.get("", &self.node_name);
         let hostname = node
             .as_ref()
             .and_then(|node| node.labels().get("kubernetes.io/hostname"));
         let hostname = hostname.map_or(self.node_name.as_str(), String::as_str);
-        let folder = self.folder.clone();
-        let name = volume::folder_name(claim);
-        let made = tokio::task::spawn_blocking(move || folder.make(&name)).await;
-        let path = made.map_err(|error| error.to_string())??;
+        let (name, size) = (volume::folder_name(claim), claims::requested(claim));
+        let made = on_disk(&self.storage, move |storage| storage.make(&name, size));
+        let (path, held) = made.await?;
         let place = volume::Place {
             node_name: &self.node_name,
             hostname,
             path: &path,
+            held: &held,
         };
         let volume = volume::of(claim, class, &place);
         match self.volumes.create(&volume).await {
-            Ok(_) => Ok(false),
-            Err(error) if error::is_already_exists(&error) => Ok(false),
+            Ok(_) => Ok(held),
+            Err(error) if error::is_already_exists(&error) => Ok(held),
             Err(error) => Err(error::message(&error)),
         }
     }
@@ -219,6 +278,14 @@ impl Provisioner {
             let name = volume.name_any();
             let message = format!("External resizer is resizing volume {name}");
             self.tell(claim, EventType::Normal, "Resizing", message);
+            let path = volume::path(&volume).unwrap_or_default().to_owned();
+            let resized = on_disk(&self.storage, move |storage| storage.resize(&path, wanted));
+            if let Err(why) = resized.await {
+                let message = format!("resize volume {name:?} failed: {why}");
+                let type_ = EventType::Warning;
+                self.tell(claim, type_, "VolumeResizeFailed", message);
+                return Err(Error::Refused(why));
+            }
             let mut next = (*volume).clone();
             let spec = next.spec.get_or_insert_default();
             let capacity = spec.capacity.get_or_insert_default();
@@ -249,10 +316,9 @@ impl Provisioner {
     /// Removes the folder, then the volume.
     async fn remove(&self, volume: &PersistentVolume) -> Result<(), Error> {
         let path = volume::path(volume).unwrap_or_default().to_owned();
-        let folder = self.folder.clone();
-        let removed = tokio::task::spawn_blocking(move || folder.remove(&path)).await;
-        let removed = removed.unwrap_or_else(|error| Err(error.to_string()));
-        if let Err(why) = removed {
+        let project = volume::project(volume);
+        let removed = on_disk(&self.storage, move |storage| storage.remove(&path, project));
+        if let Err(why) = removed.await {
             let type_ = EventType::Warning;
             self.recorder
                 .on(volume, type_, "VolumeFailedDelete", why.clone());

@@ -1,6 +1,6 @@
 //! What a volume of this kind looks like.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use coracle_api::claims::{self, PROVISIONED_BY};
 use k8s_openapi::api::{
@@ -13,12 +13,14 @@ use k8s_openapi::api::{
 };
 use kube::{Resource as _, ResourceExt as _};
 
-use super::NAME;
+use super::{NAME, quota::Held};
 
 /// On a volume: the node that has its folder.
 const NODE: &str = "local.path.provisioner/selected-node";
 /// On a volume: whether the file system holds it to its size.
 const QUOTA: &str = "local.path.provisioner/quota";
+/// On a volume that is held: the project that its folder is of.
+const PROJECT: &str = "local.path.provisioner/project-id";
 
 /// Where a volume is.
 pub struct Place<'a> {
@@ -26,6 +28,7 @@ pub struct Place<'a> {
     /// The node's label `kubernetes.io/hostname`.
     pub hostname: &'a str,
     pub path: &'a Path,
+    pub held: &'a Held,
 }
 
 /// The name of the claim's volume.
@@ -70,15 +73,19 @@ pub fn of(
     let wanted = claim.spec.clone().unwrap_or_default();
     let mut volume = PersistentVolume::default();
     volume.metadata.name = Some(name(claim));
-    volume.metadata.annotations = Some(
-        [
-            (PROVISIONED_BY, NAME),
-            (NODE, place.node_name),
-            (QUOTA, "not-enforced"),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into(),
-    );
+    let (quota, project) = match place.held {
+        Held::By { project } => ("enforced", Some(project.to_string())),
+        Held::Not(_) => ("not-enforced", None),
+    };
+    let mut annotations: BTreeMap<_, _> = [
+        (PROVISIONED_BY, NAME),
+        (NODE, place.node_name),
+        (QUOTA, quota),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    annotations.extend(project.map(|project| (PROJECT.to_owned(), project)));
+    volume.metadata.annotations = Some(annotations);
     let size = claims::requested(claim).to_quantity();
     let hostname = NodeSelectorRequirement {
         key: "kubernetes.io/hostname".to_owned(),
@@ -130,6 +137,11 @@ pub fn is_to_be_removed(volume: &PersistentVolume, node_name: &str) -> bool {
         && policy == Some("Delete")
 }
 
+/// The project that the volume is held by, as it says itself.
+pub fn project(volume: &PersistentVolume) -> Option<u32> {
+    volume.annotations().get(PROJECT)?.parse().ok()
+}
+
 pub fn path(volume: &PersistentVolume) -> Option<&str> {
     let source = volume.spec.as_ref()?.host_path.as_ref()?;
     Some(&source.path)
@@ -164,8 +176,15 @@ mod tests {
             node_name: "n",
             hostname: "host",
             path: Path::new("/storage/x"),
+            held: &Held::By { project: 9 },
         };
         let mut volume = of(&simple(), &class, &place);
+        assert_eq!(project(&volume), Some(9));
+        assert_eq!(volume.annotations()[QUOTA], "enforced");
+        let held = &Held::Not("it cannot".to_owned());
+        let free = of(&simple(), &class, &Place { held, ..place });
+        assert_eq!(project(&free), None);
+        assert_eq!(free.annotations()[QUOTA], "not-enforced");
         assert_eq!(volume.name_any(), "pvc-1");
         assert_eq!(folder_name(&simple()), "pvc-1_ns_data");
         assert!(claims::is_bound_to(&volume, &simple()));
