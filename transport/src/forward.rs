@@ -172,18 +172,27 @@ impl Forwarder {
     }
 }
 
-/// Copies both ways until either end closes or fails, then closes both.
-pub async fn pipe(mut one: impl Stream, mut other: impl Stream) {
-    {
-        let (mut one_read, mut one_write) = tokio::io::split(&mut one);
-        let (mut other_read, mut other_write) = tokio::io::split(&mut other);
-        tokio::select! {
-            _ = tokio::io::copy(&mut one_read, &mut other_write) => {}
-            _ = tokio::io::copy(&mut other_read, &mut one_write) => {}
-        }
-    }
-    let _ = one.shutdown().await;
-    let _ = other.shutdown().await;
+/// How long an end may still send when the other has ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Copies both ways until either end closes or fails, then closes both. What an end has sent by
+/// then still arrives: one that takes no more input may have said something last.
+pub async fn pipe(one: impl Stream, other: impl Stream) {
+    let (one_read, one_write) = tokio::io::split(one);
+    let (other_read, other_write) = tokio::io::split(other);
+    let mut there = std::pin::pin!(copy(one_read, other_write));
+    let mut back = std::pin::pin!(copy(other_read, one_write));
+    // The last words are lost with a peer that takes none.
+    let _ = tokio::select! {
+        () = &mut there => timeout(LAST_WORDS, back).await,
+        () = &mut back => timeout(LAST_WORDS, there).await,
+    };
+}
+
+/// Copies until the end, and tells the writer of it.
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let _ = tokio::io::copy(&mut from, &mut to).await;
+    let _ = to.shutdown().await;
 }
 
 /// Whether the request asks to change the protocol of its connection.
@@ -230,6 +239,8 @@ fn drop_hop_headers(headers: &mut HeaderMap, upgrade: bool) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -275,5 +286,46 @@ mod tests {
             upgrade,
             headers(&[("upgrade", "websocket"), ("connection", "Upgrade")])
         );
+    }
+
+    /// A connection, from both ends.
+    async fn connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let address = listener.local_addr().unwrap();
+        let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(address));
+        (connected.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_an_end_says_last_is_not_lost() {
+        let said = vec![7; 32 << 10];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for _ in 0..200 {
+            let (client, ours) = connection(&listener).await;
+            let (to_backend, mut backend) = connection(&listener).await;
+            let piped = tokio::spawn(pipe(ours, to_backend));
+            let (mut read, mut write) = client.into_split();
+            let typing = tokio::spawn(async move {
+                while write.write_all(b"exit\n").await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            });
+            backend.read_u8().await.unwrap();
+            backend.write_all(&said).await.unwrap();
+            // Closed with input that nobody has read.
+            drop(backend);
+            let mut got = Vec::new();
+            let ended = timeout(CONNECT_TIMEOUT, read.read_to_end(&mut got)).await;
+            assert!(
+                ended.is_ok() && got == said,
+                "{} bytes, {ended:?}",
+                got.len()
+            );
+            typing.abort();
+            drop(read);
+            timeout(CONNECT_TIMEOUT, piped)
+                .await
+                .expect("it ends")
+                .unwrap();
+        }
     }
 }

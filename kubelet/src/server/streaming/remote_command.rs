@@ -15,14 +15,17 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails},
 };
 use tokio::{sync::mpsc, time::timeout};
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{self, Message},
+};
 use tokio_util::codec::Framed;
 
 use crate::pods::spec::find_container;
 
 use super::{
     super::spdy::{Codec, Frame, SpdyError, StreamId},
-    websocket::{WebSocket, closing},
+    websocket::closing,
 };
 
 #[cfg(test)]
@@ -141,7 +144,10 @@ impl From<tungstenite::Error> for Broken {
 
 /// Tells the client that its WebSocket is ready, by an empty message on the first channel that
 /// it reads.
-pub async fn greet(socket: &mut WebSocket, channels: Channels) -> Result<(), tungstenite::Error> {
+pub async fn greet(
+    socket: &mut WebSocketStream<impl Stream>,
+    channels: Channels,
+) -> Result<(), tungstenite::Error> {
     let first = [channel::STDOUT, channel::STDERR]
         .into_iter()
         .find(|&channel| channels.has(channel))
@@ -152,7 +158,7 @@ pub async fn greet(socket: &mut WebSocket, channels: Channels) -> Result<(), tun
 /// Translates between the client and the runtime's upgraded connection until the command has
 /// ended, and tells the client how.
 pub async fn translate(
-    mut socket: WebSocket,
+    mut socket: WebSocketStream<impl Stream>,
     runtime: impl Stream,
     channels: Channels,
     process: Process,
@@ -163,9 +169,15 @@ pub async fn translate(
     let (control, controls) = mpsc::channel(CONTROL_WAITING);
     let ended = {
         let (mut sink, source) = (&mut socket).split();
+        let mut output = std::pin::pin!(to_client(spdy_source, &mut sink, control, there));
         tokio::select! {
-            broken = to_runtime(source, spdy_sink, controls, there, input) => Err(broken),
-            ended = to_client(spdy_source, &mut sink, control, there) => ended,
+            broken = to_runtime(source, spdy_sink, controls, there, input) => match broken {
+                Broken::Client => Err(Broken::Client),
+                // A process that has ended takes no more input, but what it said last may still
+                // be on its way.
+                Broken::Runtime(_) | Broken::RuntimeClosed => output.await,
+            },
+            ended = &mut output => ended,
         }
     };
     match ended {
@@ -176,7 +188,7 @@ pub async fn translate(
 }
 
 /// Sends the status on the error channel and closes the WebSocket.
-pub async fn finish(mut socket: WebSocket, status: &Status) {
+pub async fn finish(mut socket: WebSocketStream<impl Stream>, status: &Status) {
     let text = serde_json::to_vec(status).unwrap_or_default();
     let goodbye = async {
         socket.send(message(channel::ERROR, &text)).await?;

@@ -46,7 +46,8 @@ pub async fn pipe(mut socket: WebSocket, runtime: impl Stream) {
                     Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
                 };
                 if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
-                    return;
+                    // It takes no more, but what it said last may still be on its way.
+                    return std::future::pending().await;
                 }
             }
         };

@@ -1,4 +1,9 @@
-//! Tables for [`super::Input`], [`super::Channels`] and [`super::reported`].
+//! Tables for [`super::Input`], [`super::Channels`] and [`super::reported`], and what a process says
+//! last.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_util::codec::Encoder as _;
 
 use super::*;
 
@@ -117,4 +122,84 @@ fn a_terminal_has_no_stderr() {
     };
     let names: Vec<_> = channels.streams().map(|(_, name)| name).collect();
     assert_eq!(names, ["error", "stdin", "stdout", "resize"]);
+}
+
+/// What the runtime sends for a process that says this and ends.
+fn said_last(said: &'static [u8]) -> BytesMut {
+    let data = |id, payload: &'static [u8], fin| Frame::Data {
+        id,
+        payload: Bytes::from_static(payload),
+        fin,
+    };
+    let mut wire = BytesMut::new();
+    let stdout = stream_of(channel::STDOUT);
+    let frames = [
+        data(stdout, said, false),
+        data(stdout, b"", true),
+        data(stream_of(channel::ERROR), b"{\"status\":\"Success\"}", true),
+    ];
+    let mut codec = Codec::default();
+    for frame in frames {
+        codec.encode(frame, &mut wire).expect("a frame");
+    }
+    wire
+}
+
+/// What a client gets of a process that ends at once while there is more input for it.
+async fn output_of_a_process_that_ends_at_once() -> Vec<u8> {
+    let channels = Channels {
+        stdin: true,
+        stdout: true,
+        ..Channels::default()
+    };
+    let (client, server) = tokio::io::duplex(64);
+    let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+    let runtime = async move {
+        let mut begun = [0; 8];
+        theirs.read_exact(&mut begun).await.expect("streams");
+        theirs
+            .write_all(&said_last(b"answer-42\n"))
+            .await
+            .expect("read");
+        // Closed with input that nobody has read.
+    };
+    let server = async move {
+        let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+        translate(socket, ours, channels, process(false, true)).await;
+    };
+    let client = async move {
+        let socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let (mut sink, mut source) = socket.split();
+        let typed = async {
+            while sink.send(message(channel::STDIN, b"exit\n")).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut got = Vec::new();
+        let read = async {
+            while let Some(Ok(message)) = source.next().await {
+                if let Message::Binary(bytes) = message
+                    && bytes.first() == Some(&channel::STDOUT)
+                {
+                    got.extend_from_slice(&bytes[1..]);
+                }
+            }
+        };
+        tokio::pin!(read);
+        tokio::select! {
+            () = &mut read => {}
+            () = typed => read.await,
+        }
+        got
+    };
+    tokio::join!(runtime, server, client).2
+}
+
+#[tokio::test]
+async fn what_a_process_says_last_is_not_lost() {
+    for _ in 0..200 {
+        let output = output_of_a_process_that_ends_at_once();
+        let output = timeout(Duration::from_secs(20), output).await;
+        assert_eq!(output.expect("it ends"), b"answer-42\n");
+    }
 }
