@@ -2,7 +2,7 @@
 //!
 //! Types, texts and reasons follow upstream's `k8s.io/apimachinery/pkg/util/validation/field`.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde_json::Value;
 
@@ -112,6 +112,8 @@ pub enum BadValue {
     Struct(Vec<(&'static str, BadValue)>),
     /// Several of those.
     List(Vec<BadValue>),
+    /// The same by name.
+    Map(BTreeMap<String, BadValue>),
 }
 
 impl<T: Into<Value>> From<T> for BadValue {
@@ -130,28 +132,67 @@ impl BadValue {
     }
 
     fn print_json(&self, out: &mut String) {
+        self.print_nested(None, out);
+    }
+
+    /// As JSON with one space more for each level.
+    pub(crate) fn print_indented(&self, out: &mut String) {
+        self.print_nested(Some(0), out);
+    }
+
+    /// `depth`: on how many levels this is, when each member is to have its own line.
+    fn print_nested(&self, depth: Option<usize>, out: &mut String) {
         match self {
             BadValue::Value(value) => print_json(value, out),
             BadValue::Struct(fields) => {
-                for (index, (name, value)) in fields.iter().enumerate() {
-                    out.push(if index == 0 { '{' } else { ',' });
-                    out.push_str(&format!("\"{name}\":"));
-                    value.print_json(out);
-                }
-                out.push('}');
+                let members = fields.iter().map(|(name, value)| (Some(*name), value));
+                print_members('{', members, '}', depth, out);
+            }
+            BadValue::Map(entries) => {
+                let members = entries
+                    .iter()
+                    .map(|(name, value)| (Some(name.as_str()), value));
+                print_members('{', members, '}', depth, out);
             }
             BadValue::List(items) => {
-                out.push('[');
-                for (index, item) in items.iter().enumerate() {
-                    if index > 0 {
-                        out.push(',');
-                    }
-                    item.print_json(out);
-                }
-                out.push(']');
+                let members = items.iter().map(|value| (None, value));
+                print_members('[', members, ']', depth, out);
             }
         }
     }
+}
+
+fn print_members<'v>(
+    open: char,
+    members: impl Iterator<Item = (Option<&'v str>, &'v BadValue)>,
+    close: char,
+    depth: Option<usize>,
+    out: &mut String,
+) {
+    let new_line = |levels: usize, out: &mut String| {
+        if let Some(depth) = depth {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', depth + levels));
+        }
+    };
+    out.push(open);
+    let mut is_empty = true;
+    for (name, value) in members {
+        if !is_empty {
+            out.push(',');
+        }
+        is_empty = false;
+        new_line(1, out);
+        if let Some(name) = name {
+            print_json(&Value::from(name), out);
+            out.push_str(if depth.is_some() { ": " } else { ":" });
+        }
+        value.print_nested(depth.map(|depth| depth + 1), out);
+    }
+    if !is_empty {
+        new_line(0, out);
+    }
+    out.push(close);
 }
 
 fn print_json(value: &Value, out: &mut String) {

@@ -231,6 +231,15 @@ pub fn ip_warning(path: &Path, value: &str) -> Option<String> {
     }
 }
 
+/// What a client is warned of that wrote the addresses of a load balancer.
+pub fn load_balancer_warnings<'i>(addresses: impl Iterator<Item = Option<&'i str>>) -> Vec<String> {
+    let path = Path::new("status.loadBalancer.ingress");
+    addresses
+        .enumerate()
+        .filter_map(|(index, address)| ip_warning(&path.index(index), address?))
+        .collect()
+}
+
 /// An IP address in canonical form.
 pub fn canonical_ip(value: &str) -> Vec<String> {
     let errors = ip(value);

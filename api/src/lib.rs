@@ -36,6 +36,7 @@ pub mod duration;
 pub mod field;
 pub mod formats;
 mod identity;
+mod internal;
 pub mod kinds;
 pub mod meta;
 pub mod metrics;

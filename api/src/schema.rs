@@ -223,6 +223,11 @@ impl Field {
     }
 }
 
+/// Every type of the built-in kinds.
+pub fn types() -> &'static [Type] {
+    &TYPES
+}
+
 /// The type of that name: `core.v1.Container`.
 pub fn named(name: &str) -> Option<&'static Type> {
     TYPES

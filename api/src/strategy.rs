@@ -161,6 +161,10 @@ pub trait Behaviour: Typed {
     fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
         Vec::new()
     }
+    /// Warnings for the client that wrote the status.
+    fn status_warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// The fields that field selectors may name, beside `metadata.name` and
     /// `metadata.namespace`.
     const SELECTABLE_FIELDS: &'static [&'static str] = &[];
@@ -221,7 +225,13 @@ pub trait Strategy: Send + Sync {
         subresource: Option<Subresource>,
     ) -> ErrorList;
     fn generation_changed(&self, new: &dyn Object, old: &dyn Object) -> Option<bool>;
-    fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
+    /// `subresource`: what was written, unless it was the object as a whole.
+    fn warnings(
+        &self,
+        new: &dyn Object,
+        old: Option<&dyn Object>,
+        subresource: Option<Subresource>,
+    ) -> Vec<String>;
     fn selectable_field_names(&self) -> Vec<String>;
     fn selectable_fields(&self, object: &dyn Object) -> Vec<String>;
     fn columns(&self) -> Vec<Column>;
@@ -338,8 +348,18 @@ impl<T: Behaviour> Strategy for Builtin<T> {
         typed::<T>(new).generation_changed(typed::<T>(old))
     }
 
-    fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
-        typed::<T>(new).warnings(old.map(typed::<T>))
+    fn warnings(
+        &self,
+        new: &dyn Object,
+        old: Option<&dyn Object>,
+        subresource: Option<Subresource>,
+    ) -> Vec<String> {
+        let new = typed::<T>(new);
+        match subresource {
+            None => new.warnings(old.map(typed::<T>)),
+            Some(Subresource::Status) => new.status_warnings(),
+            Some(_) => Vec::new(),
+        }
     }
 
     fn selectable_field_names(&self) -> Vec<String> {

@@ -135,7 +135,7 @@ fn run_cases<T: Behaviour>(cases: &Cases, failures: &mut Failures) {
     }
     for case in &cases.warnings {
         let object = created(&case.set);
-        let warnings = strategy.warnings(object.as_ref(), None);
+        let warnings = strategy.warnings(object.as_ref(), None, None);
         failures.compare(&warnings, &case.warnings, &case.set);
     }
     for case in &cases.columns {

@@ -66,7 +66,7 @@ pub fn validating(name: &str, spec: &ValidatingAdmissionPolicySpec) -> ErrorList
 /// Checks what type checking found.
 pub fn validating_status(status: Option<&ValidatingAdmissionPolicyStatus>) -> ErrorList {
     let mut errors = ErrorList::new();
-    let path = Path::new("status.expressionWarnings");
+    let path = Path::new("status.typeChecking.expressionWarnings");
     let checking = status.and_then(|status| status.type_checking.as_ref());
     let warnings = checking.map_or(&[][..], |checking| list(&checking.expression_warnings));
     for (index, item) in warnings.iter().enumerate() {
@@ -74,6 +74,8 @@ pub fn validating_status(status: Option<&ValidatingAdmissionPolicyStatus>) -> Er
         check::required(&item.warning, &path.child("warning"), &mut errors);
         check::required(item.field_ref.trim(), &path.child("fieldRef"), &mut errors);
     }
+    let conditions = status.map_or(&[][..], |status| list(&status.conditions));
+    check::conditions(conditions, &Path::new("status.conditions"), &mut errors);
     errors
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Enter at [`fields_of`] and [`compare`].
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::{Map, Value};
 
@@ -58,6 +58,12 @@ fn fields(model: Model, value: &Value) -> Result<Node, ItemError> {
                     below.is_member = true;
                 }
                 node.children.put(PathElement::Field(name), below);
+            }
+            for name in model.nulls() {
+                if !map.contains_key(*name) {
+                    let element = PathElement::Field(Cow::Borrowed(name));
+                    node.children.put(element, Node::MEMBER);
+                }
             }
         }
         (Form::Deduced, Value::Null) | (Form::Record(_) | Form::Map(_), _) => {}
@@ -198,8 +204,12 @@ fn both_maps(
 ) -> Result<Difference, ItemError> {
     let mut difference = Difference::default();
     let of = |name: &String| model.field(name);
+    let is_null = |name: &str| model.nulls().contains(&name);
     for (name, old) in old.into_iter().flatten() {
-        let new = new.and_then(|new| new.get(name));
+        let new = match new.map(|new| new.get(name)) {
+            Some(None) if is_null(name) => Some(&Value::Null),
+            new => new.flatten(),
+        };
         if new == Some(old) {
             continue;
         }
@@ -213,7 +223,8 @@ fn both_maps(
             continue;
         }
         if let Some((name, model)) = of(name) {
-            let part = parts(model, None, Some(new))?;
+            let old = old.filter(|_| is_null(&name)).map(|_| &Value::Null);
+            let part = parts(model, old, Some(new))?;
             difference.take(PathElement::Field(name), part);
         }
     }

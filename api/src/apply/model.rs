@@ -177,6 +177,15 @@ impl Model {
         }
     }
 
+    /// The fields that upstream writes as null when they are not set: to remove such a field is to
+    /// set it to null.
+    pub(super) fn nulls(self) -> &'static [&'static str] {
+        match self.form {
+            Form::Record(of) => NULLS.get(of.name).map_or(&[], Vec::as_slice),
+            _ => &[],
+        }
+    }
+
     /// Whether the field is one of a record, rather than a key of a map.
     pub(super) fn is_named_field(self, name: &str) -> bool {
         matches!(self.form, Form::Record(of) if of.field(name).is_some())
@@ -271,6 +280,35 @@ static EMPTY_OBJECTS: LazyLock<HashMap<&'static str, Value>> = LazyLock::new(|| 
         .map(|of| (of.name, empty_object(of)))
         .collect()
 });
+
+/// See [`Model::nulls`], by the name of the type.
+static NULLS: LazyLock<HashMap<&'static str, Vec<&'static str>>> = LazyLock::new(|| {
+    let mut nulls = HashMap::new();
+    for of in schema::types() {
+        let mut names = Vec::new();
+        of.for_each_field(&mut |field| {
+            if is_null_when_unset(field) {
+                names.push(field.name);
+            }
+        });
+        if !names.is_empty() {
+            nulls.insert(of.name, names);
+        }
+    }
+    nulls
+});
+
+fn is_null_when_unset(field: &Field) -> bool {
+    let is_time = matches!(field.value_type(), ValueType::Time | ValueType::MicroTime);
+    match field.presence {
+        Presence::Always => zero(field) == Some(Value::Null),
+        // Go's encoder does not leave out a time that is no pointer.
+        Presence::Omitted => {
+            is_time && field.shape == Shape::One && field.name != "creationTimestamp"
+        }
+        Presence::Pointer | Presence::Value => false,
+    }
+}
 
 /// Whether objects of the type say their version and kind, which the tables do not list.
 fn is_kind(of: &'static Type) -> bool {

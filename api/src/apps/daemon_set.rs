@@ -33,6 +33,7 @@ impl Behaviour for DaemonSet {
             rolling.max_surge.get_or_insert(IntOrString::Int(0));
         }
         spec.revision_history_limit.get_or_insert(10);
+        set_template_generation(self, template_generation(self));
     }
 
     fn prepare_for_create(&mut self) {
@@ -44,6 +45,10 @@ impl Behaviour for DaemonSet {
         let template = |set: &Self| set.spec.as_ref().map(|spec| spec.template.clone());
         let changed = template(self) != template(old);
         set_template_generation(self, template_generation(old) + i64::from(changed));
+    }
+
+    fn prepare_for_subresource(&mut self, old: &Self, _subresource: Subresource) {
+        set_template_generation(self, template_generation(old));
     }
 
     fn validate(&self) -> ErrorList {

@@ -13,7 +13,7 @@ use x509_parser::{parse_x509_certificate, pem::Pem};
 use super::{CertificateRequest, certificate_signing_request::conditions};
 use crate::{
     field::{ErrorList, Path, value_of},
-    names,
+    internal, names,
 };
 
 const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
@@ -85,7 +85,9 @@ pub fn of_change(
                 let why = format!("updates may not add a condition of type {kind:?}");
                 errors.push(path.forbidden(why));
             } else if now.len() == before.len() && now != before {
-                let why = format!("updates may not modify a condition of type {kind:?}");
+                let change =
+                    internal::difference("[]CertificateSigningRequestCondition", &before, &now);
+                let why = format!("updates may not modify a condition of type {kind:?}\n{change}");
                 errors.push(path.forbidden(why));
             }
         }

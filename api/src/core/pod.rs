@@ -75,6 +75,10 @@ impl Behaviour for Pod {
         }
     }
 
+    fn status_warnings(&self) -> Vec<String> {
+        warnings::status(self.status.as_ref())
+    }
+
     const SELECTABLE_FIELDS: &'static [&'static str] = &[
         "spec.nodeName",
         "spec.restartPolicy",

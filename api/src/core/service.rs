@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{
     field::ErrorList,
-    shape,
+    formats, shape,
     strategy::{Behaviour, Column, Shape, Subresource},
     zero::{default_text, list, list_mut, text},
 };
@@ -92,6 +92,12 @@ impl Behaviour for Service {
 
     fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
         warnings::service(self)
+    }
+
+    fn status_warnings(&self) -> Vec<String> {
+        let balancer = self.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+        let points = balancer.map_or(&[][..], |balancer| list(&balancer.ingress));
+        formats::load_balancer_warnings(points.iter().map(|point| point.ip.as_deref()))
     }
 
     const SELECTABLE_FIELDS: &'static [&'static str] = &["spec.clusterIP", "spec.type"];

@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::{
     field::ErrorList,
-    shape,
+    formats, shape,
     strategy::{Behaviour, Column, Shape, Subresource},
     table::{AGE, NAME, age, column, name},
-    zero::text,
+    zero::{list, text},
 };
 
 impl Behaviour for Ingress {
@@ -41,6 +41,12 @@ impl Behaviour for Ingress {
             )],
             _ => Vec::new(),
         }
+    }
+
+    fn status_warnings(&self) -> Vec<String> {
+        let balancer = self.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+        let points = balancer.map_or(&[][..], |balancer| list(&balancer.ingress));
+        formats::load_balancer_warnings(points.iter().map(|point| point.ip.as_deref()))
     }
 
     fn columns() -> &'static [Column] {

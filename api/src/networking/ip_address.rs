@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     check,
     field::{ErrorList, Path},
-    names,
+    internal, names,
     strategy::{Behaviour, Column},
     table::{NAME, column, name},
     zero::text,
@@ -34,9 +34,10 @@ impl Behaviour for IPAddress {
     }
 
     fn validate_update(&self, old: &Self) -> ErrorList {
-        let mut errors = ErrorList::new();
+        let mut errors = self.validate();
         let (new, old) = (&self.spec.parent_ref, &old.spec.parent_ref);
-        check::immutable(new, old, &Path::new("spec.parentRef"), &mut errors);
+        let path = Path::new("spec.parentRef");
+        internal::immutable("ParentReference", new, old, &path, &mut errors);
         errors
     }
 

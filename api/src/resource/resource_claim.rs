@@ -6,9 +6,8 @@ use serde_json::Value;
 
 use super::validation;
 use crate::{
-    check,
     field::{ErrorList, Path},
-    shape,
+    internal, shape,
     strategy::{Behaviour, Column, Shape, StatusMeta},
     table::{AGE, NAME, age, column, name},
     zero::list,
@@ -30,7 +29,8 @@ impl Behaviour for ResourceClaim {
 
     fn validate_update(&self, old: &Self) -> ErrorList {
         let mut errors = ErrorList::new();
-        check::immutable(&self.spec, &old.spec, &Path::new("spec"), &mut errors);
+        let (new, old, path) = (&self.spec, &old.spec, Path::new("spec"));
+        internal::immutable("ResourceClaimSpec", new, old, &path, &mut errors);
         errors
     }
 

@@ -8,6 +8,7 @@ use super::validation;
 use crate::{
     check,
     field::{ErrorList, Path},
+    internal,
     strategy::{Behaviour, Column},
     table::{AGE, NAME, age, name},
 };
@@ -36,7 +37,8 @@ impl Behaviour for ResourceClaimTemplate {
 
     fn validate_update(&self, old: &Self) -> ErrorList {
         let mut errors = ErrorList::new();
-        check::immutable(&self.spec, &old.spec, &Path::new("spec"), &mut errors);
+        let (new, old, path) = (&self.spec, &old.spec, Path::new("spec"));
+        internal::immutable("ResourceClaimTemplateSpec", new, old, &path, &mut errors);
         errors
     }
 

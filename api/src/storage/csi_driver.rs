@@ -38,10 +38,10 @@ impl Behaviour for CSIDriver {
         self.metadata.generation = (generation > 0).then_some(generation);
     }
 
-    fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
+    fn warnings(&self, old: Option<&Self>) -> Vec<String> {
         let spec = &self.spec;
         let is_unset = spec.service_account_token_in_secrets.is_none();
-        if list(&spec.token_requests).is_empty() || !is_unset {
+        if old.is_some() || list(&spec.token_requests).is_empty() || !is_unset {
             return Vec::new();
         }
         vec![

@@ -8,6 +8,7 @@ use crate::{
     check,
     core::pod::validation::remote_volumes::csi_driver_name,
     field::{ErrorList, Path},
+    internal,
     strategy::{Behaviour, Column},
     table::{AGE, NAME, age, column, name},
     zero::list,
@@ -34,7 +35,8 @@ impl Behaviour for CSINode {
         for old in &old.spec.drivers {
             for new in self.spec.drivers.iter().filter(|new| new.name == old.name) {
                 let (new, old) = (without_count(new), without_count(old));
-                check::immutable(&new, &old, &Path::new("spec.drivers"), &mut errors);
+                let path = Path::new("spec.drivers");
+                internal::immutable("CSINodeDriver", &new, &old, &path, &mut errors);
             }
         }
         errors

@@ -11,7 +11,7 @@ use crate::{
         pod::validation::remote_volumes::csi_driver_name,
     },
     field::{ErrorList, Path},
-    formats, shape,
+    formats, internal, shape,
     strategy::{Behaviour, Column, Shape, StatusMeta, Subresource},
     table::{AGE, NAME, age, column, name},
     zero::text,
@@ -37,7 +37,8 @@ impl Behaviour for VolumeAttachment {
 
     fn validate_update(&self, old: &Self) -> ErrorList {
         let mut errors = self.validate();
-        check::immutable(&self.spec, &old.spec, &Path::new("spec"), &mut errors);
+        let (new, old, path) = (&self.spec, &old.spec, Path::new("spec"));
+        internal::immutable("VolumeAttachmentSpec", new, old, &path, &mut errors);
         errors
     }
 

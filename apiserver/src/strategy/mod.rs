@@ -86,7 +86,7 @@ pub fn validate_create(
     let mut errors = meta::validate(object.meta(), kind.namespaced, kind.name_rule, &path);
     errors.extend(kind.strategy.validate_create(object));
     fail_if_any(kind, object, &errors)?;
-    for warning in kind.strategy.warnings(object, None) {
+    for warning in kind.strategy.warnings(object, None, None) {
         warnings.add(warning);
     }
     Ok(())
@@ -109,7 +109,9 @@ pub fn prepare_for_update(
         Some(true) if subresource != Some(Subresource::Status) => {
             Some(old.generation.unwrap_or(0) + 1)
         }
-        _ => old.generation,
+        Some(_) => old.generation,
+        // The kind has none, or counts on its own.
+        None => meta.generation,
     };
     meta::prepare_for_update(meta, old);
     meta.self_link.clone_from(&old.self_link);
@@ -128,7 +130,7 @@ pub fn validate_update(
     errors.extend(meta::validate_update(new.meta(), old.meta(), &path));
     errors.extend(kind.strategy.validate_update(new, old, subresource));
     fail_if_any(kind, new, &errors)?;
-    for warning in kind.strategy.warnings(new, Some(old)) {
+    for warning in kind.strategy.warnings(new, Some(old), subresource) {
         warnings.add(warning);
     }
     Ok(())

@@ -266,9 +266,12 @@ fn check_version(
             ))
         }
         given if Some(given) == current.as_deref() => Ok(()),
-        given if given.parse::<u64>().is_err() => Err(ApiError::bad_request(format!(
-            "invalid resource version {given:?}"
-        ))),
+        // Upstream has no reason for it.
+        given if given.parse::<u64>().is_err() => Err(ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "",
+            format!("strconv.ParseUint: parsing {given:?}: invalid syntax"),
+        )),
         _ => Err(ApiError::conflict(&**kind, &name, MODIFIED)),
     }
 }

@@ -9,6 +9,7 @@ use super::{indexes, validation::is_indexed};
 use crate::{
     check,
     field::{ErrorList, Path, value_of},
+    internal,
     zero::list,
 };
 
@@ -125,7 +126,8 @@ fn pod_conditions(
 /// Which indexes, or how many, make the Job a success.
 pub fn success(policy: &SuccessPolicy, spec: &JobSpec, path: &Path, errors: &mut ErrorList) {
     if !is_indexed(spec) {
-        errors.push(path.invalid(value_of(policy), "requires indexed completion mode"));
+        let shown = internal::shown("SuccessPolicy", policy);
+        errors.push(path.invalid(shown, "requires indexed completion mode"));
         return;
     }
     let path = path.child("rules");

@@ -14,6 +14,7 @@ use crate::{
     apps::workload,
     check,
     field::{ErrorList, Path, value_of},
+    internal,
     zero::{list, list_mut},
 };
 
@@ -43,10 +44,22 @@ pub fn update(new: &Job, old: &Job) -> ErrorList {
     immutable!(selector, "selector");
     template(new_spec, old, old_spec, &path, &mut errors);
     immutable!(completion_mode, "completionMode");
-    immutable!(pod_failure_policy, "podFailurePolicy");
+    internal::immutable(
+        "PodFailurePolicy",
+        &new_spec.pod_failure_policy,
+        &old_spec.pod_failure_policy,
+        &path.child("podFailurePolicy"),
+        &mut errors,
+    );
     immutable!(backoff_limit_per_index, "backoffLimitPerIndex");
     immutable!(managed_by, "managedBy");
-    immutable!(success_policy, "successPolicy");
+    internal::immutable(
+        "SuccessPolicy",
+        &new_spec.success_policy,
+        &old_spec.success_policy,
+        &path.child("successPolicy"),
+        &mut errors,
+    );
     errors
 }
 
@@ -68,7 +81,8 @@ fn completions(new: &JobSpec, old: &JobSpec, path: &Path, errors: &mut ErrorList
 fn template(new: &JobSpec, old_job: &Job, old_spec: &JobSpec, path: &Path, errors: &mut ErrorList) {
     if !is_at_rest(old_job, old_spec) {
         let path = path.child("template");
-        check::immutable(&new.template, &old_spec.template, &path, errors);
+        let (new, old) = (&new.template, &old_spec.template);
+        internal::immutable("PodTemplateSpec", new, old, &path, errors);
         return;
     }
     let mut allowed = old_spec.template.clone();
@@ -81,7 +95,8 @@ fn template(new: &JobSpec, old_job: &Job, old_spec: &JobSpec, path: &Path, error
         list_mut(&mut allowed.init_containers),
         list(&spec.init_containers),
     );
-    check::immutable(spec, &allowed, &path.child("template.spec"), errors);
+    let path = path.child("template.spec");
+    internal::immutable("PodSpec", spec, &allowed, &path, errors);
 }
 
 /// Suspended, and neither started nor still stopping.

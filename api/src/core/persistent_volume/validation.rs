@@ -9,6 +9,7 @@ use crate::{
     check,
     core::persistent_volume_claim::{VOLUME_MODES, access_modes},
     field::{ErrorList, Path, value_of},
+    internal,
     zero::{list, list_mut, text},
 };
 
@@ -178,10 +179,10 @@ pub fn update(new: &PersistentVolume, old: &PersistentVolume) -> ErrorList {
         new.controller_expand_secret_ref = None;
     }
     if new_sources != old_sources {
-        errors.push(
-            Path::new("spec.persistentvolumesource")
-                .forbidden("spec.persistentvolumesource is immutable after creation\n"),
-        );
+        let change = internal::difference("PersistentVolumeSource", &old_sources, &new_sources);
+        errors.push(Path::new("spec.persistentvolumesource").forbidden(format!(
+            "spec.persistentvolumesource is immutable after creation\n{change}"
+        )));
     }
     let path = Path::new("volumeMode");
     check::immutable(&new.volume_mode, &old.volume_mode, &path, &mut errors);
@@ -213,7 +214,10 @@ fn affinity_change(
                 "{}, except for updating from beta label to GA",
                 check::IMMUTABLE
             );
-            errors.push(Path::new("nodeAffinity").invalid(value_of(&new), message));
+            errors.push(
+                Path::new("nodeAffinity")
+                    .invalid(internal::shown("VolumeNodeAffinity", &new), message),
+            );
         }
         return;
     };
@@ -226,7 +230,9 @@ fn affinity_change(
             "{}, except for updating from beta label to GA",
             check::IMMUTABLE
         );
-        errors.push(Path::new("nodeAffinity").invalid(value_of(new), message));
+        errors.push(
+            Path::new("nodeAffinity").invalid(internal::shown("VolumeNodeAffinity", new), message),
+        );
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     check,
     core::pod::{resources::is_native, validation::resources::quantity_value},
     field::{ErrorList, Path, value_of},
-    names,
+    internal, names,
     quantity::{Amount, ResourceList},
     zero::{list, text},
 };
@@ -37,10 +37,11 @@ pub fn claim(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim, errors: &
     let path = Path::new("spec");
     let rest = without_mutable(new, new_spec, old, old_spec, errors);
     if rest.new != rest.old {
-        errors.push(path.forbidden(
+        let change = internal::difference("PersistentVolumeClaimSpec", &rest.old, &rest.new);
+        errors.push(path.forbidden(format!(
             "spec is immutable after creation except resources.requests and \
-             volumeAttributesClassName for bound claims\n",
-        ));
+             volumeAttributesClassName for bound claims\n{change}"
+        )));
     }
     let (new_size, old_size) = (storage(new_spec), storage(old_spec));
     let actual = status

@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::{
 use super::{update::annotations, validation::annotations::pod_specific};
 use crate::{
     check,
-    field::{ErrorList, Path, value_of},
-    formats,
+    field::{BadValue, ErrorList, Path},
+    formats, internal,
     zero::{list, text},
 };
 
@@ -65,7 +65,7 @@ pub fn status(new: &Pod, old: &Pod) -> ErrorList {
         .collect();
     addresses(
         &ips,
-        value_of(&status.pod_ips),
+        internal::shown("[]PodIP", &status.pod_ips),
         &path.child("podIPs"),
         &mut errors,
     );
@@ -307,13 +307,17 @@ fn extended_claim(
 }
 
 /// At most one address of each family.
-fn addresses(ips: &[&str], all: serde_json::Value, path: &Path, errors: &mut ErrorList) {
+fn addresses(ips: &[&str], all: BadValue, path: &Path, errors: &mut ErrorList) {
     for (index, ip) in ips.iter().enumerate() {
         let path = path.index(index);
         check::each(&path, *ip, formats::ip(ip), errors);
     }
     if ips.len() < 2 {
         return;
+    }
+    if let Some(index) = ips.iter().position(|ip| formats::sloppy_ip(ip).is_none()) {
+        let why = format!("invalid IP[{index}]: {}", ips[index]);
+        errors.push(path.internal(format!("failed to check for dual stack with error:{why}")));
     }
     let families: Vec<bool> = ips
         .iter()
@@ -339,7 +343,8 @@ fn host_addresses(status: &PodStatus, path: &Path, errors: &mut ErrorList) {
                 .invalid(*first, "must be equal to `hostIP`"),
         );
     }
-    addresses(&ips, value_of(&status.host_ips), path, errors);
+    let shown = internal::shown("[]HostIP", &status.host_ips);
+    addresses(&ips, shown, path, errors);
 }
 
 fn container_statuses(status: &PodStatus, spec: &PodSpec, path: &Path, errors: &mut ErrorList) {

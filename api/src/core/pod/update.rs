@@ -14,7 +14,7 @@ use super::validation::{
 };
 use crate::{
     field::{ErrorList, Path, value_of},
-    formats,
+    formats, internal,
     zero::{list, list_mut},
 };
 
@@ -62,8 +62,12 @@ fn pod_spec(new: &PodSpec, old: &PodSpec, path: &Path, errors: &mut ErrorList) -
         &path.child("schedulingGates"),
         errors,
     );
-    if new != old && !is_same_but_for_mutable_fields(new, old, path, errors) {
-        errors.push(path.forbidden(MUTABLE_FIELDS));
+    if new != old {
+        let rest = without_mutable_fields(new, old, path, errors);
+        if rest != *old {
+            let change = internal::difference("PodSpec", old, &rest);
+            errors.push(path.forbidden(format!("{MUTABLE_FIELDS}{change}")));
+        }
     }
     ControlFlow::Continue(())
 }
@@ -136,13 +140,13 @@ fn only_removed_gates(
     }
 }
 
-/// Takes what may change from the old spec and looks whether anything else changed.
-fn is_same_but_for_mutable_fields(
+/// The new spec with what may change taken from the old one.
+fn without_mutable_fields(
     new: &PodSpec,
     old: &PodSpec,
     path: &Path,
     errors: &mut ErrorList,
-) -> bool {
+) -> PodSpec {
     let mut rest = new.clone();
     keep_images(&mut rest.containers, &old.containers);
     keep_images(
@@ -162,7 +166,7 @@ fn is_same_but_for_mutable_fields(
     if !list(&old.scheduling_gates).is_empty() {
         narrow_gated(&mut rest, old, path, errors);
     }
-    rest == *old
+    rest
 }
 
 fn keep_images(new: &mut [Container], old: &[Container]) {
@@ -311,8 +315,9 @@ pub fn ephemeral_containers(new: &Pod, old: &Pod) -> ErrorList {
                 old.name
             ))),
             Some(new) if *new != old => errors.push(path.forbidden(format!(
-                "existing ephemeral containers {:?} may not be changed\n",
-                old.name
+                "existing ephemeral containers {:?} may not be changed\n{}",
+                old.name,
+                internal::difference("EphemeralContainer", &old, new)
             ))),
             Some(_) => {}
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerPort, NodeSelectorTerm, Pod, PodAffinity, PodAffinityTerm,
-        PodAntiAffinity, PodSpec, PodTemplateSpec, Volume,
+        PodAntiAffinity, PodSpec, PodStatus, PodTemplateSpec, Volume,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -71,6 +71,22 @@ const DEPRECATED_ANNOTATIONS: [(&str, &str); 3] = [
         r#"non-functional in v1.11+; use the "sysctls" field instead"#,
     ),
 ];
+
+/// What a client is warned of that wrote the status of a Pod.
+pub fn status(status: Option<&PodStatus>) -> Vec<String> {
+    let Some(status) = status else {
+        return Vec::new();
+    };
+    let path = Path::new("status");
+    let pod = list(&status.pod_ips).iter().map(|ip| ip.ip.as_str());
+    let host = list(&status.host_ips).iter().map(|ip| ip.ip.as_str());
+    let of = |field: &str, index: usize, ip: &str| {
+        formats::ip_warning(&path.child(field).index(index).child("ip"), ip)
+    };
+    let pod = pod.enumerate().filter_map(|(i, ip)| of("podIPs", i, ip));
+    let host = host.enumerate().filter_map(|(i, ip)| of("hostIPs", i, ip));
+    pod.chain(host).collect()
+}
 
 /// Warnings about a new Pod.
 pub fn new_pod(pod: &Pod) -> Vec<String> {
