@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Binding, ObjectReference, Pod, PodCondition},
+    api::core::v1::{
+        Binding, ContainerExtendedResourceRequest, ObjectReference, Pod, PodCondition,
+    },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{
@@ -76,6 +78,20 @@ impl Actions {
         if let Err(error) = self.patch_status(pod, status).await {
             tracing::debug!(pod = %pod.key, %error, "cannot set the nominated node");
         }
+    }
+
+    /// Says which claim was made for the pod's extended resources.
+    pub async fn set_extended_claim(
+        &self,
+        pod: &PodInfo,
+        claim: &str,
+        mappings: &[ContainerExtendedResourceRequest],
+    ) -> Result<(), kube::Error> {
+        let status = json!({ "extendedResourceClaimStatus": {
+            "resourceClaimName": claim,
+            "requestMappings": mappings,
+        } });
+        self.patch_status(pod, status).await
     }
 
     /// Records that the pod could not be scheduled.

@@ -1,8 +1,9 @@
 //! What happens in the cluster, as far as it may let a pod be scheduled that could not be before.
 
 use k8s_openapi::api::{
-    core::v1::{Node, PersistentVolumeClaim, PodResourceClaimStatus},
-    resource::v1::ResourceClaim,
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, PodResourceClaimStatus},
+    resource::v1::{DeviceClass, ResourceClaim},
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass},
 };
 
 use crate::{node, pod::PodInfo};
@@ -27,23 +28,20 @@ pub(crate) enum Event<'a> {
     },
     /// A pod has left its node, or the node that it was nominated for.
     PodDeleted(&'a PodInfo),
-    /// A claim is new or was changed.
-    Claim(&'a PersistentVolumeClaim),
-    /// A volume is new or was changed.
-    Volume,
-    /// A class is new or was changed.
-    StorageClass,
-    /// The drivers of a node changed.
-    CsiNode,
-    /// What can be stored somewhere changed.
-    StorageCapacity,
-    /// A claim of devices is new or was changed.
-    ResourceClaim {
-        old: Option<&'a ResourceClaim>,
-        new: &'a ResourceClaim,
-    },
-    /// A class of devices is new or was changed.
-    DeviceClass,
+    Claim(Applied<'a, PersistentVolumeClaim>),
+    Volume(Applied<'a, PersistentVolume>),
+    StorageClass(Applied<'a, StorageClass>),
+    /// The drivers of a node.
+    CsiNode(Applied<'a, CSINode>),
+    CsiDriver(Applied<'a, CSIDriver>),
+    /// What can be stored somewhere.
+    StorageCapacity(Applied<'a, CSIStorageCapacity>),
+    /// A volume is not attached to a node any more.
+    VolumeDetached,
+    /// A claim of devices.
+    ResourceClaim(Applied<'a, ResourceClaim>),
+    /// A class of devices.
+    DeviceClass(Applied<'a, DeviceClass>),
     /// Devices are new or were changed.
     ResourceSlice,
     /// Devices that were given to a pod were not taken after all.
@@ -59,23 +57,67 @@ impl Event<'_> {
                 "NodeUpdateNodeAllocatable"
             }
             Event::NodeUpdated { changes, .. } if changes.labels => "NodeUpdateNodeLabel",
-            Event::NodeUpdated { .. } => "NodeUpdateNodeTaint",
+            Event::NodeUpdated { changes, .. } if changes.taints => "NodeUpdateNodeTaint",
+            Event::NodeUpdated { .. } => "NodeUpdateNodeDeclaredFeature",
             Event::NodeDeleted(_) => "NodeDelete",
             Event::PodAdded(_) => "AssignedPodAdd",
             Event::PodUpdated { .. } => "AssignedPodUpdate",
             Event::PodDeleted(_) => "AssignedPodDelete",
-            Event::Claim(_) => "PersistentVolumeClaimAdd",
-            Event::Volume => "PersistentVolumeAdd",
-            Event::StorageClass => "storage.k8s.io/StorageClassAdd",
-            Event::CsiNode => "storage.k8s.io/CSINodeAdd",
-            Event::StorageCapacity => "storage.k8s.io/CSIStorageCapacityAdd",
-            Event::ResourceClaim { .. } => "resource.k8s.io/ResourceClaimUpdate",
-            Event::DeviceClass => "resource.k8s.io/DeviceClassAdd",
+            Event::Claim(change) => {
+                change.label("PersistentVolumeClaimAdd", "PersistentVolumeClaimUpdate")
+            }
+            Event::Volume(change) => change.label("PersistentVolumeAdd", "PersistentVolumeUpdate"),
+            Event::StorageClass(change) => change.label(
+                "storage.k8s.io/StorageClassAdd",
+                "storage.k8s.io/StorageClassUpdate",
+            ),
+            Event::CsiNode(change) => {
+                change.label("storage.k8s.io/CSINodeAdd", "storage.k8s.io/CSINodeUpdate")
+            }
+            Event::CsiDriver(change) => change.label(
+                "storage.k8s.io/CSIDriverAdd",
+                "storage.k8s.io/CSIDriverUpdate",
+            ),
+            Event::StorageCapacity(change) => change.label(
+                "storage.k8s.io/CSIStorageCapacityAdd",
+                "storage.k8s.io/CSIStorageCapacityUpdate",
+            ),
+            Event::VolumeDetached => "storage.k8s.io/VolumeAttachmentDelete",
+            Event::ResourceClaim(change) => change.label(
+                "resource.k8s.io/ResourceClaimAdd",
+                "resource.k8s.io/ResourceClaimUpdate",
+            ),
+            Event::DeviceClass(change) => change.label(
+                "resource.k8s.io/DeviceClassAdd",
+                "resource.k8s.io/DeviceClassUpdate",
+            ),
             Event::ResourceSlice => "resource.k8s.io/ResourceSliceAdd",
             Event::DevicesReleased => "resource.k8s.io/ResourceClaimDelete",
         }
     }
 }
+
+/// An object that is new or was changed.
+#[derive(Debug)]
+pub(crate) struct Applied<'a, K> {
+    /// `None`: it is new, or it is not known how it was.
+    pub old: Option<&'a K>,
+    pub new: &'a K,
+}
+
+impl<K> Applied<'_, K> {
+    fn label(&self, added: &'static str, updated: &'static str) -> &'static str {
+        if self.old.is_none() { added } else { updated }
+    }
+}
+
+impl<K> Clone for Applied<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Applied<'_, K> {}
 
 /// Which properties of a node changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +125,7 @@ pub(crate) struct NodeChanges {
     pub allocatable: bool,
     pub labels: bool,
     pub taints: bool,
+    pub features: bool,
 }
 
 impl NodeChanges {
@@ -97,6 +140,7 @@ impl NodeChanges {
             labels: old.metadata.labels != new.metadata.labels,
             taints: node::taints(old) != node::taints(new)
                 || node::is_unschedulable(old) && !node::is_unschedulable(new),
+            features: node::declared_features(old) != node::declared_features(new),
         };
         (changes != NodeChanges::default()).then_some(changes)
     }

@@ -100,6 +100,8 @@ pub(crate) enum PostFilter {
     Nothing,
     /// The claim is used by nobody else and is allocated where the pod cannot run.
     Deallocate(Arc<ResourceClaim>),
+    /// The claim was made for the pod's extended resources and does not help it.
+    Delete(Arc<ResourceClaim>),
 }
 
 /// A rule of scheduling. Plugins hold no state between pods.

@@ -24,6 +24,7 @@ mod schedule;
 mod scheduler;
 mod selector;
 mod storage;
+mod surroundings;
 mod taints;
 #[cfg(test)]
 mod testing;

@@ -140,6 +140,13 @@ pub(crate) fn taints(node: &Node) -> &[Taint] {
         .unwrap_or_default()
 }
 
+/// What the node's kubelet says that it can do, sorted.
+pub(crate) fn declared_features(node: &Node) -> &[String] {
+    let status = node.status.as_ref();
+    let features = status.and_then(|status| status.declared_features.as_deref());
+    features.unwrap_or_default()
+}
+
 pub(crate) fn is_unschedulable(node: &Node) -> bool {
     let spec = node.spec.as_ref();
     spec.and_then(|spec| spec.unschedulable).unwrap_or(false)

@@ -94,7 +94,7 @@ fn is_scalar(name: &str) -> bool {
         || name.contains("kubernetes.io/")
 }
 
-fn is_extended(name: &str) -> bool {
+pub(crate) fn is_extended(name: &str) -> bool {
     name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }
 
@@ -109,21 +109,64 @@ pub(crate) struct NonZero {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Requests {
     pub resources: Resources,
+    /// What the pod counts for on its node.
     pub non_zero: NonZero,
+    /// What the pod counts for while it looks for a node. Differs only where the pod as a whole
+    /// asks for something.
+    pub incoming: NonZero,
 }
 
 impl Requests {
     pub fn of(pod: &Pod) -> Self {
         let resources = pod_requests(pod, false);
         let assumed = pod_requests(pod, true);
+        let incoming = NonZero {
+            milli_cpu: assumed.milli_cpu,
+            memory: assumed.memory,
+        };
+        let mut non_zero = incoming;
+        if has_pod_level_requests(pod) {
+            let asks = |name: &str| asks_for(pod, name);
+            if asks(CPU) {
+                non_zero.milli_cpu = resources.milli_cpu;
+            }
+            if asks(MEMORY) {
+                non_zero.memory = resources.memory;
+            }
+        }
         Requests {
-            non_zero: NonZero {
-                milli_cpu: assumed.milli_cpu,
-                memory: assumed.memory,
-            },
+            non_zero,
+            incoming,
             resources,
         }
     }
+}
+
+fn has_pod_level_requests(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    let requests = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+    let mut names = requests.into_iter().flat_map(ResourceList::keys);
+    names.any(|name| is_pod_level(name))
+}
+
+/// Whether requests for it can be made for a pod as a whole.
+fn is_pod_level(name: &str) -> bool {
+    name == CPU || name == MEMORY || name.starts_with("hugepages-")
+}
+
+/// Whether the pod or a container asks for any amount of it.
+fn asks_for(pod: &Pod, name: &str) -> bool {
+    let Some(spec) = &pod.spec else {
+        return false;
+    };
+    let has = |requests: &ResourceList| requests.contains_key(name);
+    let containers = spec.containers.iter();
+    let mut lists = containers
+        .chain(spec.init_containers.iter().flatten())
+        .map(|container| container.resources.as_ref())
+        .chain([spec.resources.as_ref()])
+        .filter_map(|resources| resources?.requests.as_ref());
+    lists.any(has) || spec.overhead.as_ref().is_some_and(has)
 }
 
 /// `never_zero`: a container without requests counts with the defaults for scoring.
@@ -175,7 +218,7 @@ fn apply_pod_level(pod: &Pod, infeasible: bool, total: &mut Resources) {
     let status = pod.status.as_ref();
     let actual = status.and_then(|status| status.resources.as_ref());
     for (name, quantity) in requests {
-        if name != CPU && name != MEMORY && !name.starts_with("hugepages-") {
+        if !is_pod_level(name) {
             continue;
         }
         let parse = |list: Option<&ResourceList>| Amount::parse(&list?.get(name)?.0).ok();
@@ -358,6 +401,14 @@ mod tests {
             }
         );
         assert_eq!(found.resources.memory, 0);
+        let found = requests(json!({"spec": {"resources": {"requests": {"cpu": "2"}},
+            "containers": [container(json!({"memory": "7"})), container(json!({}))]}}));
+        let (cpu, some) = (2000, 7 + DEFAULT_MEMORY);
+        let of = |milli_cpu, memory| NonZero { milli_cpu, memory };
+        assert_eq!(
+            (found.non_zero, found.incoming),
+            (of(cpu, 7), of(cpu, some))
+        );
     }
 
     #[test]

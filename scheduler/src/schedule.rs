@@ -4,8 +4,6 @@
 
 use std::{borrow::Cow, collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Instant};
 
-use k8s_openapi::api::resource::v1::ResourceClaim;
-
 use crate::{
     cluster::Cluster,
     devices::binding::Plan,
@@ -43,8 +41,8 @@ pub(crate) struct Unfit {
     /// The plugins that stood against it: what they wait for may let it in.
     pub rejectors: BTreeSet<&'static str>,
     pub preemption: Preemption,
-    /// A claim of devices to give up.
-    pub deallocate: Option<Arc<ResourceClaim>>,
+    /// What is to be done with a claim of devices.
+    pub claims: PostFilter,
 }
 
 /// Turns that the decisions of one scheduler take.
@@ -390,7 +388,7 @@ fn unfit(
 ) -> Outcome {
     let nodes = cluster.cache.nodes().len();
     let mut message = diagnosis.message(nodes);
-    let (mut deallocate, rejectors) = (None, diagnosis.rejectors());
+    let rejectors = diagnosis.rejectors();
     // Upstream's DynamicResources comes before preemption, which it ends with this error when an
     // earlier plugin turned the pod away before it was asked.
     let asked = !diagnosis.at_once || rejectors.contains(dynamic_resources::NAME);
@@ -401,24 +399,23 @@ fn unfit(
     };
     let possible = matches!(preemption, Preemption::Possible { .. });
     metrics::point("PostFilter", possible, since);
-    let claims = match filters.0.iter().find_map(|filter| filter.post_filter()) {
+    let claims = filters.0.iter().find_map(|filter| filter.post_filter());
+    let done = match &claims {
         None => "no new claims to deallocate",
         Some(PostFilter::Nothing) => "still not schedulable",
-        Some(PostFilter::Deallocate(claim)) => {
-            deallocate = Some(claim);
-            "deallocation of ResourceClaim completed"
-        }
+        Some(PostFilter::Deallocate(_)) => "deallocation of ResourceClaim completed",
+        Some(PostFilter::Delete(_)) => "deletion of ResourceClaim completed",
     };
     match preemption.futile() {
         None => {}
-        Some(futile) if asked => message.push_str(&format!(" {claims}, preemption: {futile}")),
+        Some(futile) if asked => message.push_str(&format!(" {done}, preemption: {futile}")),
         Some(error) => message.push_str(&format!(" {error}")),
     }
     Outcome::Unfit(Unfit {
         message,
         rejectors,
         preemption,
-        deallocate,
+        claims: claims.unwrap_or(PostFilter::Nothing),
     })
 }
 

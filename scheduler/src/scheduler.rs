@@ -8,11 +8,7 @@ use std::{
 };
 
 use coracle_client::{Change, Changes, EventRecorder, Informer, Informers};
-use k8s_openapi::api::{
-    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
-    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
-    storage::v1::{CSINode, CSIStorageCapacity, StorageClass},
-};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Client, ResourceExt as _};
 use tokio::{
     task::{JoinError, JoinSet},
@@ -30,7 +26,7 @@ use crate::{
         binding::{Plan, Reserved},
     },
     event::{Event, NodeChanges, PodChanges},
-    framework::Plugin,
+    framework::{Plugin, PostFilter},
     metrics::{self, Attempt},
     nominator::Nominator,
     plugins::{self, dynamic_resources, volume_binding},
@@ -38,7 +34,7 @@ use crate::{
     preemption::Preemption,
     queue::{QueuedPod, SchedulingQueue},
     schedule::{Outcome, Turn, Unfit, schedule},
-    storage,
+    surroundings::{SurroundingChange, Surroundings},
 };
 
 /// Writes under way at once. When there are as many, no further pod is decided on.
@@ -109,97 +105,6 @@ enum Done {
     Reported,
 }
 
-/// A change of what pods store on or of the devices that they use.
-enum SurroundingChange {
-    Claim(Arc<PersistentVolumeClaim>),
-    LostClaims,
-    Volume,
-    Class,
-    CsiNode,
-    Capacity,
-    ResourceClaim {
-        old: Option<Arc<ResourceClaim>>,
-        new: Arc<ResourceClaim>,
-    },
-    LostResourceClaims,
-    DeviceClass,
-    ResourceSlice,
-}
-
-struct SurroundingChanges {
-    claims: Changes<PersistentVolumeClaim>,
-    volumes: Changes<PersistentVolume>,
-    classes: Changes<StorageClass>,
-    csi_nodes: Changes<CSINode>,
-    capacities: Changes<CSIStorageCapacity>,
-    resource_claims: Changes<ResourceClaim>,
-    device_classes: Changes<DeviceClass>,
-    resource_slices: Changes<ResourceSlice>,
-}
-
-impl SurroundingChanges {
-    fn subscribe(storage: &storage::Informed, devices: &devices::Informed) -> Self {
-        SurroundingChanges {
-            claims: storage.claims.subscribe(),
-            volumes: storage.volumes.subscribe(),
-            classes: storage.classes.subscribe(),
-            csi_nodes: storage.csi_nodes.subscribe(),
-            capacities: storage.capacities.subscribe(),
-            resource_claims: devices.claims.subscribe(),
-            device_classes: devices.classes.subscribe(),
-            resource_slices: devices.slices.subscribe(),
-        }
-    }
-
-    /// The next change by which something may be used that could not be before.
-    async fn next(&mut self) -> SurroundingChange {
-        fn unless_deleted<K>(
-            change: &Change<K>,
-            then: SurroundingChange,
-        ) -> Option<SurroundingChange> {
-            (!matches!(change, Change::Deleted(_))).then_some(then)
-        }
-        loop {
-            let change = tokio::select! {
-                Some(change) = self.claims.next() => match change {
-                    Change::Applied { new, .. } => Some(SurroundingChange::Claim(new)),
-                    Change::Deleted(_) => None,
-                    Change::Lagged => Some(SurroundingChange::LostClaims),
-                },
-                Some(change) = self.volumes.next() => {
-                    unless_deleted(&change, SurroundingChange::Volume)
-                }
-                Some(change) = self.classes.next() => {
-                    unless_deleted(&change, SurroundingChange::Class)
-                }
-                Some(change) = self.csi_nodes.next() => {
-                    unless_deleted(&change, SurroundingChange::CsiNode)
-                }
-                Some(change) = self.capacities.next() => {
-                    unless_deleted(&change, SurroundingChange::Capacity)
-                }
-                Some(change) = self.resource_claims.next() => match change {
-                    Change::Applied { old, new } => {
-                        Some(SurroundingChange::ResourceClaim { old, new })
-                    }
-                    Change::Deleted(_) => None,
-                    Change::Lagged => Some(SurroundingChange::LostResourceClaims),
-                },
-                Some(change) = self.device_classes.next() => {
-                    unless_deleted(&change, SurroundingChange::DeviceClass)
-                }
-                Some(change) = self.resource_slices.next() => {
-                    unless_deleted(&change, SurroundingChange::ResourceSlice)
-                }
-                else => std::future::pending().await,
-            };
-            if let Some(change) = change {
-                return change;
-            }
-        }
-    }
-}
-
 struct Loop {
     config: Config,
     actions: Actions,
@@ -243,7 +148,7 @@ impl Loop {
     async fn run(&mut self) -> Result<(), Error> {
         let (mut pods, mut nodes) = (self.pods.subscribe(), self.nodes.subscribe());
         let (storage, devices) = (&self.surroundings.storage, &self.surroundings.devices);
-        let mut around = SurroundingChanges::subscribe(storage, devices);
+        let mut around = Surroundings::subscribe(storage, devices);
         self.nodes.synced().await;
         self.pods.synced().await;
         self.surroundings.synced().await;
@@ -260,7 +165,7 @@ impl Loop {
         &mut self,
         pods: &mut Changes<Pod>,
         nodes: &mut Changes<Node>,
-        around: &mut SurroundingChanges,
+        around: &mut Surroundings,
     ) -> Result<(), Error> {
         let can_decide = self.queue.has_next() && self.writes.len() < WRITES;
         let flush = self.queue.next_flush(Instant::now());
@@ -289,26 +194,30 @@ impl Loop {
         Ok(())
     }
 
+    /// Tries those pods again that a change of storage or devices may help.
     fn surroundings_changed(&mut self, change: &SurroundingChange) {
         match change {
-            SurroundingChange::Claim(claim) => self.wake(&Event::Claim(claim), |_| true),
-            SurroundingChange::Volume => self.wake(&Event::Volume, |_| true),
-            SurroundingChange::Class => self.wake(&Event::StorageClass, |_| true),
-            SurroundingChange::CsiNode => self.wake(&Event::CsiNode, |_| true),
-            SurroundingChange::Capacity => self.wake(&Event::StorageCapacity, |_| true),
-            SurroundingChange::ResourceClaim { old, new } => {
-                let old = old.as_deref();
-                self.wake(&Event::ResourceClaim { old, new }, |_| true);
+            SurroundingChange::Claim(it) => self.wake(&Event::Claim(it.borrow()), |_| true),
+            SurroundingChange::Volume(it) => self.wake(&Event::Volume(it.borrow()), |_| true),
+            SurroundingChange::Class(it) => self.wake(&Event::StorageClass(it.borrow()), |_| true),
+            SurroundingChange::CsiNode(it) => self.wake(&Event::CsiNode(it.borrow()), |_| true),
+            SurroundingChange::Driver(it) => self.wake(&Event::CsiDriver(it.borrow()), |_| true),
+            SurroundingChange::Capacity(it) => {
+                self.wake(&Event::StorageCapacity(it.borrow()), |_| true);
             }
-            SurroundingChange::DeviceClass => self.wake(&Event::DeviceClass, |_| true),
+            SurroundingChange::Detached => self.wake(&Event::VolumeDetached, |_| true),
+            SurroundingChange::ResourceClaim(it) => {
+                self.wake(&Event::ResourceClaim(it.borrow()), |_| true);
+            }
+            SurroundingChange::DeviceClass(it) => {
+                self.wake(&Event::DeviceClass(it.borrow()), |_| true);
+            }
             SurroundingChange::ResourceSlice => self.wake(&Event::ResourceSlice, |_| true),
-            // Any claim may have changed.
-            SurroundingChange::LostClaims => {
-                for claim in self.surroundings.storage.claims.list() {
-                    self.wake(&Event::Claim(&claim), |_| true);
-                }
+            SurroundingChange::Lost => {
+                let now = Instant::now();
+                self.queue
+                    .wake(now, "ForceActivate", |pod| !pod.info.is_gated());
             }
-            SurroundingChange::LostResourceClaims => self.wake(&Event::DevicesReleased, |_| true),
         }
     }
 
@@ -587,19 +496,32 @@ impl Loop {
         let preempting = matches!(unfit.preemption, Preemption::Possible { .. });
         self.queue
             .put_back(queued, unfit.rejectors, preempting, Instant::now());
-        if let Some(claim) = unfit.deallocate {
-            let actions = self.actions.clone();
-            self.writes.spawn(async move {
-                if let Err(error) = devices::binding::deallocate(&claim, &actions).await {
-                    let claim = devices::request::key(&claim);
-                    tracing::warn!(claim, error, "cannot deallocate the claim");
-                }
-                Done::Reported
-            });
+        if !matches!(unfit.claims, PostFilter::Nothing) {
+            self.give_up(unfit.claims);
         }
         if let Preemption::Possible { node, victims } = unfit.preemption {
             self.preempt(pod, node, victims);
         }
+    }
+
+    /// Gives a claim of devices up that does not help its pod.
+    fn give_up(&mut self, claims: PostFilter) {
+        let actions = self.actions.clone();
+        let work = async move {
+            match &claims {
+                PostFilter::Nothing => Ok(()),
+                PostFilter::Deallocate(claim) => {
+                    devices::binding::deallocate(claim, &actions).await
+                }
+                PostFilter::Delete(claim) => devices::binding::delete(claim, &actions).await,
+            }
+        };
+        self.writes.spawn(async move {
+            if let Err(error) = work.await {
+                tracing::warn!(error, "cannot give up a claim of devices");
+            }
+            Done::Reported
+        });
     }
 
     fn preempt(&mut self, pod: Arc<PodInfo>, node: Arc<str>, victims: Vec<Arc<PodInfo>>) {

@@ -12,7 +12,7 @@ use coracle_api::claims::{self, BIND_COMPLETED};
 use coracle_client::{Informer, Informers};
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
-    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass},
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 
 use crate::selector::selects_node;
@@ -26,6 +26,7 @@ pub(crate) trait Storage: Send + Sync {
     fn csi_node(&self, name: &str) -> Option<Arc<CSINode>>;
     fn csi_driver(&self, name: &str) -> Option<Arc<CSIDriver>>;
     fn capacities(&self) -> Vec<Arc<CSIStorageCapacity>>;
+    fn attachments(&self) -> Vec<Arc<VolumeAttachment>>;
     fn assumed(&self) -> &Assumed;
 }
 
@@ -78,7 +79,8 @@ pub(crate) struct Informed {
     pub volumes: Informer<PersistentVolume>,
     pub classes: Informer<StorageClass>,
     pub csi_nodes: Informer<CSINode>,
-    drivers: Informer<CSIDriver>,
+    pub drivers: Informer<CSIDriver>,
+    pub attachments: Informer<VolumeAttachment>,
     pub capacities: Informer<CSIStorageCapacity>,
     assumed: Assumed,
 }
@@ -91,6 +93,7 @@ impl Informed {
             classes: informers.get(),
             csi_nodes: informers.get(),
             drivers: informers.get(),
+            attachments: informers.get(),
             capacities: informers.get(),
             assumed: Assumed::default(),
         }
@@ -102,6 +105,7 @@ impl Informed {
         self.classes.synced().await;
         self.csi_nodes.synced().await;
         self.drivers.synced().await;
+        self.attachments.synced().await;
         self.capacities.synced().await;
     }
 }
@@ -133,6 +137,10 @@ impl Storage for Informed {
 
     fn capacities(&self) -> Vec<Arc<CSIStorageCapacity>> {
         self.capacities.list()
+    }
+
+    fn attachments(&self) -> Vec<Arc<VolumeAttachment>> {
+        self.attachments.list()
     }
 
     fn assumed(&self) -> &Assumed {

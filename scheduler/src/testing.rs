@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
     policy::v1::PodDisruptionBudget,
     resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
-    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass},
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
@@ -80,6 +80,7 @@ pub(crate) struct Shelf {
     csi_nodes: HashMap<String, Arc<CSINode>>,
     drivers: HashMap<String, Arc<CSIDriver>>,
     capacities: Vec<Arc<CSIStorageCapacity>>,
+    attachments: HashMap<String, Arc<VolumeAttachment>>,
     assumed: Assumed,
 }
 
@@ -130,6 +131,10 @@ impl Devices for Rack {
         self.classes.get(name).cloned()
     }
 
+    fn classes(&self) -> Vec<Arc<DeviceClass>> {
+        self.classes.values().cloned().collect()
+    }
+
     fn pending(&self) -> &Pending {
         &self.pending
     }
@@ -163,7 +168,8 @@ shelf!(
     add_volume: PersistentVolume in volumes,
     add_class: StorageClass in classes,
     add_csi_node: CSINode in csi_nodes,
-    add_driver: CSIDriver in drivers
+    add_driver: CSIDriver in drivers,
+    add_attachment: VolumeAttachment in attachments
 );
 
 impl Storage for Shelf {
@@ -194,6 +200,10 @@ impl Storage for Shelf {
 
     fn capacities(&self) -> Vec<Arc<CSIStorageCapacity>> {
         self.capacities.clone()
+    }
+
+    fn attachments(&self) -> Vec<Arc<VolumeAttachment>> {
+        self.attachments.values().cloned().collect()
     }
 
     fn assumed(&self) -> &Assumed {

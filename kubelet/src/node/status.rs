@@ -58,6 +58,9 @@ pub fn labels(config: &Config) -> BTreeMap<String, String> {
     labels
 }
 
+/// What pods may need that not every kubelet can do, sorted. The scheduler goes by it.
+const DECLARED_FEATURES: [&str; 1] = ["RestartAllContainersOnContainerExits"];
+
 /// The whole status.
 pub fn status(facts: &Facts<'_>) -> NodeStatus {
     let (config, health) = (facts.config, facts.health);
@@ -95,6 +98,7 @@ pub fn status(facts: &Facts<'_>) -> NodeStatus {
             ..facts.machine.info()
         }),
         runtime_handlers: (!health.handlers.is_empty()).then(|| handlers(health)),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
         ..NodeStatus::default()
     }
 }

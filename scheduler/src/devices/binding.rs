@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
+    api::core::v1::ContainerExtendedResourceRequest,
     api::resource::v1::{
         AllocatedDeviceStatus, AllocationResult, DeviceRequestAllocationResult, ResourceClaim,
         ResourceClaimConsumerReference, ResourceClaimStatus,
@@ -15,13 +16,13 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
 use coracle_client::EventType;
 
-use super::{Devices as _, Informed, allocation, is_reserved_for, request::key, uid};
+use super::{Devices as _, Informed, allocation, extended, is_reserved_for, request::key, uid};
 use crate::{actions::Actions, pod::PodInfo};
 
 const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
@@ -35,11 +36,23 @@ const TRIES: usize = 5;
 pub(crate) struct Plan {
     /// Each with its new allocation; `None` where it has one.
     pub claims: Vec<(Arc<ResourceClaim>, Option<AllocationResult>)>,
+    /// The claim that is made for extended resources.
+    pub made: Option<Box<Made>>,
+}
+
+/// A claim that is to be made for the pod's extended resources, with its devices.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    /// Its UID only stands for the one it is going to get.
+    pub claim: ResourceClaim,
+    pub allocation: AllocationResult,
+    /// Which container gets what of it.
+    pub mappings: Vec<ContainerExtendedResourceRequest>,
 }
 
 impl Plan {
     pub fn is_empty(&self) -> bool {
-        self.claims.is_empty()
+        self.claims.is_empty() && self.made.is_none()
     }
 }
 
@@ -69,7 +82,10 @@ impl Reserved {
 
     fn allocated(&self) -> impl Iterator<Item = (&ResourceClaim, &AllocationResult)> {
         let claims = self.plan.claims.iter();
-        claims.filter_map(|(claim, allocation)| Some((&**claim, allocation.as_ref()?)))
+        let made = self.plan.made.iter();
+        claims
+            .filter_map(|(claim, allocation)| Some((&**claim, allocation.as_ref()?)))
+            .chain(made.map(|made| (&made.claim, &made.allocation)))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -91,6 +107,22 @@ impl Reserved {
                 .claims
                 .reached(&version.unwrap_or_default())
                 .await;
+            bound.push(written);
+        }
+        if let Some(made) = &self.plan.made {
+            let written = Box::pin(make(made, pod, actions)).await?;
+            let version = written.metadata.resource_version.clone();
+            self.devices
+                .claims
+                .reached(&version.unwrap_or_default())
+                .await;
+            actions
+                .set_extended_claim(pod, &written.name_any(), &made.mappings)
+                .await
+                .map_err(|error| {
+                    let (namespace, name) = (pod.namespace(), pod.name());
+                    format!("update pod {namespace}/{name} ExtendedResourceClaimStatus: {error}")
+                })?;
             bound.push(written);
         }
         if !bound.iter().any(has_conditions) {
@@ -147,7 +179,44 @@ impl Reserved {
                 tracing::warn!(claim = %key(&current), %error, "cannot release the claim");
             }
         }
+        if self.plan.made.is_some()
+            && let Some(made) = extended::claim_of(pod, &*self.devices)
+            && let Err(error) = delete(&made, actions).await
+        {
+            tracing::warn!(claim = %key(&made), error, "cannot delete the claim");
+        }
     }
+}
+
+/// Makes the claim and gives it its devices.
+async fn make(made: &Made, pod: &PodInfo, actions: &Actions) -> Result<ResourceClaim, String> {
+    let api: Api<ResourceClaim> = Api::namespaced(actions.client.clone(), pod.namespace());
+    let mut claim = made.claim.clone();
+    claim.metadata.uid = None;
+    let created = api.create(&PostParams::default(), &claim).await;
+    let created = created.map_err(|error| {
+        let namespace = pod.namespace();
+        format!("create claim for extended resources {namespace}/: {error}")
+    })?;
+    write(&created, Some(&made.allocation), pod, actions).await
+}
+
+/// Deletes a claim that was made for extended resources.
+pub(crate) async fn delete(claim: &ResourceClaim, actions: &Actions) -> Result<(), String> {
+    let namespace = claim.namespace().unwrap_or_default();
+    let api: Api<ResourceClaim> = Api::namespaced(actions.client.clone(), &namespace);
+    let (name, params) = (claim.name_any(), PostParams::default());
+    let told = |error: kube::Error| error.to_string();
+    let mut free = claim.clone();
+    let finalizers = free.metadata.finalizers.get_or_insert_default();
+    if let Some(index) = finalizers.iter().position(|it| it == FINALIZER) {
+        finalizers.remove(index);
+        Box::pin(api.replace(&name, &params, &free))
+            .await
+            .map_err(told)?;
+    }
+    let deleted = Box::pin(api.delete(&name, &DeleteParams::default())).await;
+    deleted.map(|_| ()).map_err(told)
 }
 
 /// Takes the allocation of a claim away that cannot be used where it is.

@@ -9,6 +9,7 @@ mod capacity;
 #[cfg(test)]
 mod cases;
 pub(crate) mod cel;
+pub(crate) mod extended;
 mod library;
 mod pools;
 pub(crate) mod request;
@@ -35,6 +36,7 @@ pub(crate) trait Devices: Send + Sync {
     fn claims(&self) -> Vec<Arc<ResourceClaim>>;
     fn slices(&self) -> Vec<Arc<ResourceSlice>>;
     fn class(&self, name: &str) -> Option<Arc<DeviceClass>>;
+    fn classes(&self) -> Vec<Arc<DeviceClass>>;
     fn pending(&self) -> &Pending;
     fn selectors(&self) -> Arc<Selectors>;
 }
@@ -107,6 +109,10 @@ impl Devices for Informed {
 
     fn class(&self, name: &str) -> Option<Arc<DeviceClass>> {
         self.classes.get("", name)
+    }
+
+    fn classes(&self) -> Vec<Arc<DeviceClass>> {
+        self.classes.list()
     }
 
     fn pending(&self) -> &Pending {

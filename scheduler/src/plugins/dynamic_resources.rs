@@ -13,10 +13,11 @@ use crate::{
     devices::{
         self, Devices, allocation,
         allocator::{Failure, Inventory},
-        binding::{self, Plan},
+        binding::{self, Made, Plan},
+        extended::{self, Classes},
         request,
     },
-    event::Event,
+    event::{Applied, Event},
     framework::{Filter, Plugin, PostFilter, Prepared, Rejection, normalize},
     node::NodeInfo,
     pod::PodInfo,
@@ -35,16 +36,28 @@ pub(crate) struct DynamicResources;
 struct Wanted {
     pod: Arc<PodInfo>,
     claims: Arc<[Arc<ResourceClaim>]>,
+    extended: Option<Arc<Extended>>,
     /// `None`: all claims are allocated.
     inventory: Option<Arc<Inventory>>,
     /// Shared by the copies for what-if questions: devices are taken by claims, not by pods.
     found: Arc<Mutex<Found>>,
 }
 
+/// The pod's extended resources that devices stand behind.
+struct Extended {
+    classes: Classes,
+    /// Made for them by an earlier attempt.
+    claim: Option<Arc<ResourceClaim>>,
+    /// Stands for the claim that is not made yet.
+    uid: String,
+}
+
 #[derive(Default)]
 struct Found {
     /// By node, for the claims without an allocation, in order.
     allocations: HashMap<String, Vec<AllocationResult>>,
+    /// By node, the claim that is to be made.
+    made: HashMap<String, Made>,
     /// Claims, by index, whose allocation cannot be used on some node.
     unusable: BTreeSet<usize>,
 }
@@ -94,11 +107,22 @@ impl Wanted {
     fn of(pod: &Arc<PodInfo>, devices: &dyn Devices) -> Result<Option<Self>, Rejection> {
         let claims = devices::claims_of(&pod.pod, devices)
             .map_err(|why| Rejection::unresolvable(NAME, why))?;
-        if claims.is_empty() {
+        let behind = extended::classes_of(pod, devices);
+        let extended = (!behind.is_empty()).then(|| {
+            Arc::new(Extended {
+                claim: extended::claim_of(pod, devices),
+                uid: uuid::Uuid::new_v4().to_string(),
+                classes: behind,
+            })
+        });
+        if claims.is_empty() && extended.is_none() {
             return Ok(None);
         }
-        let mut classes = Vec::new();
-        let mut missing = false;
+        let mut classes: Vec<Arc<DeviceClass>> = Vec::new();
+        if let Some(extended) = &extended {
+            classes.extend(extended.classes.values().cloned());
+        }
+        let mut missing = extended.is_some();
         for claim in claims.iter().filter(|claim| allocation(claim).is_none()) {
             missing = true;
             if devices.pending().has(devices::uid(claim)) {
@@ -112,6 +136,7 @@ impl Wanted {
         Ok(Some(Wanted {
             pod: pod.clone(),
             claims: claims.into(),
+            extended,
             inventory,
             found: Arc::default(),
         }))
@@ -137,6 +162,43 @@ impl Wanted {
         }
     }
 
+    /// The claim that would have to be made on the node.
+    fn to_make(&self, node: &NodeInfo) -> Result<Option<Made>, Rejection> {
+        let Some(extended) = &self.extended else {
+            return Ok(None);
+        };
+        if extended.claim.is_some() {
+            let why = "cannot schedule extended resource claim";
+            return Err(Rejection::unresolvable(NAME, why));
+        }
+        let has = &node.capacity.resources.scalars;
+        let mut classes = Classes::new();
+        for (name, amount) in &self.pod.requests.resources.scalars {
+            if *amount == 0 || !extended::may_be_devices(name) {
+                continue;
+            }
+            let offered = has.get(name);
+            match extended.classes.get(name) {
+                Some(class) if offered.is_none_or(|offered| *offered == 0) => {
+                    classes.insert(name.clone(), class.clone());
+                }
+                _ if offered.is_none() => {
+                    return Err(Rejection::unresolvable(NAME, "cannot fit resource"));
+                }
+                _ => {}
+            }
+        }
+        if classes.is_empty() {
+            return Ok(None);
+        }
+        let (claim, mappings) = extended::claim_for(&self.pod, &classes, &extended.uid);
+        Ok(Some(Made {
+            claim,
+            mappings,
+            allocation: AllocationResult::default(),
+        }))
+    }
+
     fn unallocated(&self) -> impl Iterator<Item = &ResourceClaim> {
         let claims = self.claims.iter().map(|claim| &**claim);
         claims.filter(|claim| allocation(claim).is_none())
@@ -145,12 +207,14 @@ impl Wanted {
 
 impl Filter for Wanted {
     fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        let mut made = self.to_make(node)?;
         let unusable: Vec<usize> = (0..self.claims.len())
             .filter(|&index| !Wanted::is_usable(&self.claims[index], node))
             .collect();
         let mut allocated = None;
         if let Some(inventory) = &self.inventory {
-            let claims: Vec<&ResourceClaim> = self.unallocated().collect();
+            let mut claims: Vec<&ResourceClaim> = self.unallocated().collect();
+            claims.extend(made.as_ref().map(|made| &made.claim));
             allocated = match inventory.allocate(&node.node, &claims) {
                 Ok(Some(allocated)) => Some(allocated),
                 Ok(None) => {
@@ -166,8 +230,14 @@ impl Filter for Wanted {
             let why = "resourceclaim not available on the node";
             return Err(Rejection::unresolvable(NAME, why));
         }
-        if let Some(allocated) = allocated {
+        if let Some(mut allocated) = allocated {
             let mut found = self.found();
+            if let Some(made) = &mut made {
+                made.allocation = allocated.pop().unwrap_or_default();
+            }
+            if let Some(made) = made {
+                found.made.insert(node.name.to_string(), made);
+            }
             found.allocations.insert(node.name.to_string(), allocated);
         }
         Ok(())
@@ -188,8 +258,10 @@ impl Filter for Wanted {
             let missing = allocation(claim).is_none();
             (claim.clone(), missing.then(|| new.next()).flatten())
         });
+        let claims = claims.collect();
         Some(Plan {
-            claims: claims.collect(),
+            claims,
+            made: found.made.remove(node).map(Box::new),
         })
     }
 
@@ -228,7 +300,12 @@ impl Filter for Wanted {
             };
             ours.then(|| claim.clone())
         });
-        Some(claim.map_or(PostFilter::Nothing, PostFilter::Deallocate))
+        let made = self.extended.as_ref().and_then(|it| it.claim.clone());
+        Some(match (claim, made) {
+            (Some(claim), _) => PostFilter::Deallocate(claim),
+            (None, Some(made)) => PostFilter::Delete(made),
+            (None, None) => PostFilter::Nothing,
+        })
     }
 }
 
@@ -274,14 +351,14 @@ impl Plugin for DynamicResources {
         let devices = cluster.surroundings.devices();
         match event {
             Event::NodeAdded(_)
-            | Event::DeviceClass
+            | Event::DeviceClass(_)
             | Event::ResourceSlice
             | Event::DevicesReleased => true,
             Event::NodeUpdated { changes, .. } => changes.labels || changes.allocatable,
             Event::PodUpdated { new, changes, .. } => {
                 changes.claims && new.uid() == pod.uid() && !is_waiting(new, devices)
             }
-            Event::ResourceClaim { old, new } => {
+            Event::ResourceClaim(Applied { old, new }) => {
                 let Ok(claims) = devices::claims_of(&pod.pod, devices) else {
                     return false;
                 };
@@ -435,11 +512,8 @@ mod tests {
              1 resourceclaim not available on the node. deallocation of ResourceClaim completed, \
              preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
         );
-        assert_eq!(
-            unfit
-                .deallocate
-                .map(|claim| devices::uid(&claim).to_owned()),
-            Some("c".to_owned())
+        assert!(
+            matches!(unfit.claims, PostFilter::Deallocate(claim) if devices::uid(&claim) == "c")
         );
         assert!(matches!(unfit.preemption, Preemption::Impossible(_)));
     }
@@ -549,10 +623,10 @@ mod tests {
             .add_claim(claim("other", json!({})));
         let helps = |name: &str, old: Option<&Value>, new: &Value| {
             let old = old.map(|old| parse(old.clone()));
-            let event = Event::ResourceClaim {
+            let event = Event::ResourceClaim(Applied {
                 old: old.as_ref(),
                 new: &parse(new.clone()),
-            };
+            });
             DynamicResources.may_help(&pod(claiming(&[name])), &event, &world.cluster())
         };
         assert!(helps("c", None, &plain), "its claim was created");
@@ -561,5 +635,62 @@ mod tests {
         assert!(helps("c", Some(&plain), &busy), "its claim got devices");
         assert!(!helps("c", Some(&plain), &plain), "nothing changed");
         assert!(!helps("gone", Some(&busy), &plain), "it waits for a claim");
+    }
+    #[test]
+    fn devices_stand_in_for_extended_resources() {
+        let mut world = world();
+        let offering = json!({ "status": { "allocatable": { "example.com/gpu": "4" } } });
+        world.cache.set_node(node("c", offering));
+        let devices = &mut world.surroundings.devices;
+        devices.add_class(json!({ "metadata": { "name": "class" },
+            "spec": { "extendedResourceName": "example.com/gpu" } }));
+        let asking = |gpus: &str, on: &str| {
+            json!({ "spec": { "nodeSelector": { "kubernetes.io/hostname": on }, "containers": [
+                { "name": "c", "resources": { "requests": { "example.com/gpu": gpus } } }] } })
+        };
+        let made = |world: &World, gpus: &str, on: &str| match decide(world, asking(gpus, on)) {
+            Outcome::Node { devices, .. } => Ok(devices.made),
+            Outcome::Unfit(unfit) => Err(unfit),
+            other => panic!("{other:?}"),
+        };
+        assert!(
+            made(&world, "3", "c").unwrap().is_none(),
+            "the node has it itself"
+        );
+        let made_for_a = made(&world, "1", "a").unwrap().expect("a claim");
+        assert_eq!(
+            made_for_a.claim.metadata.generate_name.as_deref(),
+            Some("pod-extended-resources-")
+        );
+        let results = made_for_a
+            .allocation
+            .devices
+            .and_then(|devices| devices.results);
+        assert_eq!(results.unwrap()[0].request, "container-0-request-0");
+        assert_eq!(made_for_a.mappings.len(), 1);
+        let message = made(&world, "2", "a").unwrap_err().message;
+        assert!(
+            message.contains("1 cannot allocate all claims"),
+            "{message}"
+        );
+
+        let owner = json!([{ "apiVersion": "v1", "kind": "Pod", "name": "pod", "uid": "uid", "controller": true }]);
+        world.surroundings.devices.add_claim(claim(
+            "left",
+            json!({ "metadata": { "ownerReferences": owner,
+            "annotations": { "resource.kubernetes.io/extended-resource-claim": "true" } } }),
+        ));
+        let unfit = made(&world, "1", "a").unwrap_err();
+        assert!(
+            unfit
+                .message
+                .contains("1 cannot schedule extended resource claim, ")
+                && unfit
+                    .message
+                    .contains(". deletion of ResourceClaim completed, preemption: "),
+            "{}",
+            unfit.message
+        );
+        assert!(matches!(unfit.claims, PostFilter::Delete(_)));
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
+mod node_declared_features;
 mod node_name;
 mod node_ports;
 mod node_resources;
@@ -39,5 +40,6 @@ pub(crate) fn table() -> Vec<Box<dyn Plugin>> {
         Box::new(dynamic_resources::DynamicResources),
         Box::new(node_resources::BalancedAllocation),
         Box::new(image_locality::ImageLocality),
+        Box::new(node_declared_features::NodeDeclaredFeatures),
     ]
 }

@@ -2,11 +2,12 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::{core::v1::Node, resource::v1::DeviceClass};
 
 use crate::{
     cluster::Cluster,
-    event::Event,
+    devices::extended::{self, Classes},
+    event::{Applied, Event},
     framework::{Filter, MAX_SCORE, Plugin, Prepared, Rejection},
     node::{Capacity, NodeInfo},
     pod::PodInfo,
@@ -20,11 +21,16 @@ const BALANCED: &str = "NodeResourcesBalancedAllocation";
 pub(crate) struct Fit;
 
 #[derive(Clone)]
-struct Wanted(Arc<PodInfo>);
+struct Wanted {
+    pod: Arc<PodInfo>,
+    /// What a claim is made for where the node does not have it itself.
+    devices: Arc<Classes>,
+}
 
 impl Filter for Wanted {
     fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        fits(&self.0, &node.capacity, &node.requested, node.pods.len())
+        let (pod, pods) = (&self.pod, node.pods.len());
+        fits(pod, &self.devices, &node.capacity, &node.requested, pods)
     }
 
     fn duplicate(&self) -> Box<dyn Filter> {
@@ -35,6 +41,7 @@ impl Filter for Wanted {
 /// Whether there is room beside `pods` pods that use `used`.
 fn fits(
     pod: &PodInfo,
+    devices: &Classes,
     capacity: &Capacity,
     used: &Resources,
     pods: usize,
@@ -64,6 +71,9 @@ fn fits(
         reasons.push("Insufficient ephemeral-storage".into());
     }
     for (name, amount) in &wanted.scalars {
+        if has.scalar(name) == 0 && devices.contains_key(name) {
+            continue;
+        }
         if lacks(*amount, has.scalar(name), used.scalar(name)) {
             reasons.push(format!("Insufficient {name}").into());
         }
@@ -84,8 +94,12 @@ impl Plugin for Fit {
         FIT
     }
 
-    fn prepare(&self, pod: &Arc<PodInfo>, _cluster: &Cluster<'_>) -> Prepared {
-        Prepared::Check(Box::new(Wanted(pod.clone())))
+    fn prepare(&self, pod: &Arc<PodInfo>, cluster: &Cluster<'_>) -> Prepared {
+        let devices = extended::classes_of(pod, cluster.surroundings.devices());
+        Prepared::Check(Box::new(Wanted {
+            pod: pod.clone(),
+            devices: Arc::new(devices),
+        }))
     }
 
     fn weight(&self) -> i64 {
@@ -98,7 +112,7 @@ impl Plugin for Fit {
         _cluster: &Cluster<'_>,
         feasible: &[&NodeInfo],
     ) -> Option<Vec<i64>> {
-        let wanted = pod.requests.non_zero;
+        let wanted = pod.requests.incoming;
         let score = |node: &&NodeInfo| {
             let used = node.non_zero_requested;
             least_allocated(&[
@@ -112,10 +126,14 @@ impl Plugin for Fit {
         Some(feasible.iter().map(score).collect())
     }
 
-    fn may_help(&self, pod: &PodInfo, event: &Event<'_>, _cluster: &Cluster<'_>) -> bool {
-        let fits_empty =
-            |node: &Node| fits(pod, &Capacity::of(node), &Resources::default(), 0).is_ok();
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>, cluster: &Cluster<'_>) -> bool {
+        let fits_empty = |node: &Node| {
+            let devices = extended::classes_of(pod, cluster.surroundings.devices());
+            let (capacity, none) = (Capacity::of(node), Resources::default());
+            fits(pod, &devices, &capacity, &none, 0).is_ok()
+        };
         match event {
+            Event::DeviceClass(class) => names_resource(pod, *class),
             Event::NodeAdded(node) => fits_empty(node),
             Event::NodeUpdated { old, new, changes } => {
                 changes.allocatable && fits_empty(new) && has_more(pod, old, new)
@@ -125,6 +143,20 @@ impl Plugin for Fit {
                 changes.scaled_down && (new.uid() == pod.uid() || frees(pod, old, new))
             }
             _ => false,
+        }
+    }
+}
+
+/// Whether the class has come to stand behind a resource that the pod needs.
+fn names_resource(pod: &PodInfo, class: Applied<'_, DeviceClass>) -> bool {
+    let wants = |name: &str| pod.requests.resources.scalars.contains_key(name);
+    let resource = class.new.spec.extended_resource_name.as_deref();
+    match class.old {
+        Some(old) if old.spec.extended_resource_name.as_deref() == resource => false,
+        Some(_) => resource.is_some_and(wants),
+        None => {
+            let name = class.new.metadata.name.as_deref().unwrap_or_default();
+            resource.is_some_and(wants) || wants(&format!("{}{name}", extended::CLASS_PREFIX))
         }
     }
 }
@@ -235,7 +267,11 @@ mod tests {
         )]);
         let check = |world: &World, requests: Value| {
             let node = &world.cache.nodes()[0];
-            match (Wanted(asking(requests))).check(node) {
+            let wanted = Wanted {
+                pod: asking(requests),
+                devices: Arc::default(),
+            };
+            match wanted.check(node) {
                 Ok(()) => ("".to_owned(), false),
                 Err(rejection) => (rejection.reasons.join(", "), rejection.unresolvable),
             }

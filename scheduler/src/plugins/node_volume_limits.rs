@@ -6,6 +6,7 @@ use std::{
 };
 
 use coracle_api::claims;
+use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver};
 
 use crate::{
     cluster::Cluster,
@@ -13,7 +14,7 @@ use crate::{
     framework::{Filter, Plugin, Prepared, Rejection},
     node::NodeInfo,
     pod::{Key, PodInfo},
-    storage::{Storage, claim_key, claims_of, volume_name},
+    storage::{ClaimUse, Storage, claim_key, claims_of, volume_name},
 };
 
 const NAME: &str = "NodeVolumeLimits";
@@ -33,31 +34,25 @@ struct Limits {
 struct Limited {
     limits: BTreeMap<String, usize>,
     /// By the pod that they are for.
-    attached: BTreeMap<Key, BTreeSet<Handle>>,
+    used: BTreeMap<Key, BTreeSet<Handle>>,
+    /// What is attached, be it used or not.
+    attached: BTreeSet<Handle>,
 }
 
 /// The CSI volumes that the pod's claims are, or will be.
-fn handles(pod: &PodInfo, storage: &dyn Storage) -> Result<BTreeSet<Handle>, String> {
-    let mut handles = BTreeSet::new();
-    for used in claims_of(&pod.pod) {
-        let (namespace, name) = (pod.namespace(), &used.name);
-        let claim = storage.claim(namespace, name).ok_or_else(|| {
-            format!("looking up PVC {namespace}/{name}: persistentvolumeclaim {name:?} not found")
-        })?;
-        let volume = storage.volume(volume_name(&claim));
-        let handle = match &volume {
-            Some(volume) => {
-                let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
-                csi.map(|csi| (csi.driver.clone(), csi.volume_handle.clone()))
-            }
+fn handles(pod: &PodInfo, storage: &dyn Storage) -> BTreeSet<Handle> {
+    let claims = claims_of(&pod.pod);
+    let handle = |used: ClaimUse<'_>| {
+        let claim = storage.claim(pod.namespace(), &used.name)?;
+        let Some(volume) = storage.volume(volume_name(&claim)) else {
             // It is still to be made, by the driver that is the class's provisioner.
-            None => storage
-                .class(claims::claim_class(&claim))
-                .map(|class| (class.provisioner.clone(), claim_key(&claim))),
+            let class = storage.class(claims::claim_class(&claim))?;
+            return Some((class.provisioner.clone(), claim_key(&claim)));
         };
-        handles.extend(handle);
-    }
-    Ok(handles)
+        let csi = volume.spec.as_ref()?.csi.as_ref()?;
+        Some((csi.driver.clone(), csi.volume_handle.clone()))
+    };
+    claims.filter_map(handle).collect()
 }
 
 fn limited(node: &NodeInfo, storage: &dyn Storage, drivers: &BTreeSet<&str>) -> Option<Limited> {
@@ -75,11 +70,21 @@ fn limited(node: &NodeInfo, storage: &dyn Storage, drivers: &BTreeSet<&str>) -> 
     if limits.is_empty() {
         return None;
     }
-    let attached = node
+    let used = node
         .pods
         .iter()
-        .filter_map(|pod| Some((pod.key.clone(), handles(pod, storage).ok()?)));
+        .map(|pod| (pod.key.clone(), handles(pod, storage)));
+    let attachments = storage.attachments().into_iter();
+    let attached = attachments.filter_map(|attachment| {
+        let spec = &attachment.spec;
+        let here = *spec.node_name == *node.name && !spec.attacher.is_empty();
+        let name = spec.source.persistent_volume_name.as_ref();
+        let volume = storage.volume(name.filter(|_| here)?)?;
+        let csi = volume.spec.as_ref()?.csi.as_ref()?;
+        Some((spec.attacher.clone(), csi.volume_handle.clone()))
+    });
     Some(Limited {
+        used: used.collect(),
         attached: attached.collect(),
         limits,
     })
@@ -93,13 +98,15 @@ impl Filter for Limits {
         let here = node
             .pods
             .iter()
-            .filter_map(|pod| limited.attached.get(&pod.key));
-        let attached: BTreeSet<&Handle> = here.flatten().collect();
+            .filter_map(|pod| limited.used.get(&pod.key));
+        let used: BTreeSet<&Handle> = here.flatten().collect();
         let full = limited.limits.iter().any(|(driver, limit)| {
             let of = |handle: &&Handle| handle.0 == *driver;
             let wanted = self.wanted.iter().filter(of);
-            let new = wanted.filter(|handle| !attached.contains(handle)).count();
-            new > 0 && attached.iter().copied().filter(of).count() + new > *limit
+            let new = wanted.filter(|handle| !used.contains(handle)).count();
+            let attached = limited.attached.iter().filter(of);
+            let unused = attached.filter(|handle| !used.contains(handle)).count();
+            new > 0 && used.iter().copied().filter(of).count() + unused + new > *limit
         });
         if full {
             let why = "node(s) exceed max volume count";
@@ -120,11 +127,11 @@ impl Plugin for NodeVolumeLimits {
 
     fn prepare(&self, pod: &Arc<PodInfo>, cluster: &Cluster<'_>) -> Prepared {
         let storage = cluster.surroundings.storage();
-        let wanted = match handles(pod, storage) {
-            Ok(wanted) if wanted.is_empty() => return Prepared::Skip,
-            Ok(wanted) => wanted,
-            Err(why) => return Prepared::Reject(Rejection::unresolvable(NAME, why)),
-        };
+        // A claim that is not there is for VolumeBinding to complain of.
+        let wanted = handles(pod, storage);
+        if wanted.is_empty() {
+            return Prepared::Skip;
+        }
         let drivers: BTreeSet<&str> = wanted.iter().map(|(driver, _)| driver.as_str()).collect();
         let nodes: BTreeMap<_, _> = cluster
             .cache
@@ -143,12 +150,28 @@ impl Plugin for NodeVolumeLimits {
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>, _cluster: &Cluster<'_>) -> bool {
         match event {
-            Event::NodeAdded(_) | Event::CsiNode => true,
-            Event::Claim(claim) => super::volume_binding::uses(pod, claim),
+            Event::CsiNode(node) => node.old.is_none_or(|old| takes_more(old, node.new)),
+            Event::Claim(claim) => {
+                claim.old.is_none() && super::volume_binding::uses(pod, claim.new)
+            }
             Event::PodDeleted(gone) => claims_of(&gone.pod).next().is_some(),
+            Event::VolumeDetached => claims_of(&pod.pod).any(|used| !used.ephemeral),
             _ => false,
         }
     }
+}
+
+/// Whether the limit of some driver was raised.
+fn takes_more(old: &CSINode, new: &CSINode) -> bool {
+    let limit = |driver: &CSINodeDriver| {
+        let allocatable = driver.allocatable.as_ref();
+        allocatable.and_then(|it| it.count).unwrap_or(0)
+    };
+    new.spec.drivers.iter().any(|driver| {
+        let mut before = old.spec.drivers.iter();
+        let before = before.find(|before| before.name == driver.name);
+        limit(driver) > before.map_or(0, limit)
+    })
 }
 
 #[cfg(test)]
@@ -193,5 +216,42 @@ mod tests {
         assert_eq!(fits(&["b", "c"]), [false, true]);
         let none = NodeVolumeLimits.prepare(&pod(json!({})), &world.cluster());
         assert!(matches!(none, Prepared::Skip));
+    }
+    #[test]
+    fn what_is_attached_counts_though_no_pod_uses_it() {
+        let mut world = World::new([node("n", json!({}))]);
+        let storage = &mut world.surroundings.storage;
+        let volume = |name: &str| {
+            json!({ "metadata": { "name": name },
+            "spec": { "csi": { "driver": "d", "volumeHandle": name } } })
+        };
+        for name in ["a", "left"] {
+            storage.add_volume(volume(name));
+        }
+        storage.add_claim(json!({ "metadata": { "name": "a", "namespace": "default" },
+            "spec": { "volumeName": "a" } }));
+        let csi_node = |count: i64| {
+            json!({ "metadata": { "name": "n" }, "spec": { "drivers": [
+                { "name": "d", "nodeID": "n", "allocatable": { "count": count } }] } })
+        };
+        let fits = |world: &World| {
+            let prepared = NodeVolumeLimits.prepare(&pod(using(&["a"])), &world.cluster());
+            let Prepared::Check(filter) = prepared else {
+                panic!("the node has to be looked at");
+            };
+            filter.check(world.cache.node("n").unwrap()).is_ok()
+        };
+        storage.add_csi_node(csi_node(1));
+        assert!(fits(&world));
+        let storage = &mut world.surroundings.storage;
+        storage.add_attachment(json!({ "metadata": { "name": "old" }, "spec": {
+            "attacher": "d", "nodeName": "n", "source": { "persistentVolumeName": "left" } } }));
+        assert!(!fits(&world), "it has not been detached yet");
+        world.surroundings.storage.add_csi_node(csi_node(2));
+        assert!(fits(&world));
+        let parse = |count: i64| serde_json::from_value::<CSINode>(csi_node(count)).unwrap();
+        assert!(takes_more(&parse(1), &parse(2)) && !takes_more(&parse(2), &parse(1)));
+        let gone = NodeVolumeLimits.prepare(&pod(using(&["gone"])), &world.cluster());
+        assert!(matches!(gone, Prepared::Skip), "VolumeBinding rejects it");
     }
 }

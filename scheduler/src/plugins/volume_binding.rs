@@ -3,12 +3,15 @@
 //! Enter at [`plan`] for what has to be done before a pod with claims can be bound to its node;
 //! [`crate::binding`] does it.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use coracle_api::claims::{self, SELECTED_NODE};
+use coracle_api::{
+    claims::{self, SELECTED_NODE},
+    quantity::Amount,
+};
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
-    storage::v1::StorageClass,
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass},
 };
 
 use crate::{
@@ -29,6 +32,8 @@ const UNREACHABLE: &str = "node(s) didn't match PersistentVolume's node affinity
 const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
 const NO_SPACE: &str = "node(s) did not have enough free storage";
 const LOST: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
+/// Says which of a node's volumes are a CSI driver's although they do not look like it.
+const MIGRATED_PLUGINS: &str = "storage.alpha.kubernetes.io/migrated-plugins";
 /// The provisioner of classes whose volumes are made by hand.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
@@ -196,25 +201,46 @@ fn rooms(
     }
     let wanted = claims::requested(claim);
     let enough = storage.capacities().into_iter().filter(|capacity| {
-        let limit = capacity
-            .maximum_volume_size
-            .as_ref()
-            .or(capacity.capacity.as_ref());
         Some(capacity.storage_class_name.as_str()) == class.metadata.name.as_deref()
-            && limit.is_some_and(|limit| coracle_api::quantity::Amount::from(limit) >= wanted)
+            && limit(capacity).is_some_and(|limit| limit >= wanted)
     });
     let rooms = enough.map(|capacity| Room::from_label_selector(capacity.node_topology.as_ref()));
     Some(rooms.collect())
 }
 
+/// How large a volume may be there.
+fn limit(capacity: &CSIStorageCapacity) -> Option<Amount> {
+    let largest = capacity.maximum_volume_size.as_ref();
+    largest.or(capacity.capacity.as_ref()).map(Amount::from)
+}
+
 impl Claims {
-    fn decide(&self, node: &Node) -> Result<Plan, &'static str> {
+    /// What has to be done on the node, or all that speaks against it.
+    fn decide(&self, node: &Node) -> Result<Plan, Vec<&'static str>> {
+        let mut reasons = Vec::new();
+        let mut lost = false;
         for volume in &self.bound {
-            let volume = volume.as_ref().ok_or(LOST)?;
+            let Some(volume) = volume else {
+                lost = true;
+                break;
+            };
             if !is_reachable(volume, node) {
-                return Err(UNREACHABLE);
+                reasons.push(UNREACHABLE);
+                break;
             }
         }
+        let plan = self.plan(node);
+        reasons.extend(plan.as_ref().err());
+        if lost {
+            reasons.push(LOST);
+        }
+        match plan {
+            Ok(plan) if reasons.is_empty() => Ok(plan),
+            _ => Err(reasons),
+        }
+    }
+
+    fn plan(&self, node: &Node) -> Result<Plan, &'static str> {
         let mut plan = Plan::default();
         for waiting in &self.waiting {
             if let Some(chosen) = waiting.node.as_deref() {
@@ -255,7 +281,12 @@ impl Filter for Claims {
     fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
         match self.decide(&node.node) {
             Ok(_) => Ok(()),
-            Err(why) => Err(Rejection::unresolvable(NAME, why)),
+            Err(reasons) => Err(Rejection {
+                plugin: NAME,
+                reasons: reasons.into_iter().map(Cow::Borrowed).collect(),
+                unresolvable: true,
+                error: false,
+            }),
         }
     }
 
@@ -279,13 +310,35 @@ impl Plugin for VolumeBinding {
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>, _cluster: &Cluster<'_>) -> bool {
         match event {
-            Event::NodeAdded(_)
-            | Event::Volume
-            | Event::StorageClass
-            | Event::CsiNode
-            | Event::StorageCapacity => true,
+            Event::NodeAdded(_) | Event::Volume(_) => true,
+            Event::StorageClass(class) => class
+                .old
+                .is_none_or(|old| old.allowed_topologies != class.new.allowed_topologies),
+            Event::CsiNode(node) => {
+                let migrated = |node: &CSINode| {
+                    let annotations = node.metadata.annotations.as_ref();
+                    annotations.and_then(|all| all.get(MIGRATED_PLUGINS).cloned())
+                };
+                node.old
+                    .is_none_or(|old| migrated(old) != migrated(node.new))
+            }
+            Event::CsiDriver(driver) => {
+                let counts = |driver: &CSIDriver| driver.spec.storage_capacity == Some(true);
+                let spec = pod.pod.spec.as_ref();
+                let volumes = spec.and_then(|spec| spec.volumes.as_ref());
+                let mut drivers = volumes
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|volume| Some(&volume.csi.as_ref()?.driver));
+                driver.old.is_some_and(counts)
+                    && !counts(driver.new)
+                    && drivers.any(|name| Some(name) == driver.new.metadata.name.as_ref())
+            }
+            Event::StorageCapacity(capacity) => capacity
+                .old
+                .is_none_or(|old| limit(capacity.new) > limit(old)),
             Event::NodeUpdated { changes, .. } => changes.labels,
-            Event::Claim(claim) => uses(pod, claim),
+            Event::Claim(claim) => uses(pod, claim.new),
             _ => false,
         }
     }

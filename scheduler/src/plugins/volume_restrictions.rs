@@ -168,13 +168,15 @@ impl Plugin for VolumeRestrictions {
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>, _cluster: &Cluster<'_>) -> bool {
         match event {
             Event::NodeAdded(_) => true,
-            Event::Claim(claim) => super::volume_binding::uses(pod, claim),
+            Event::Claim(claim) => {
+                claim.old.is_none() && super::volume_binding::uses(pod, claim.new)
+            }
             Event::PodDeleted(gone) => {
                 let disk = |volume| volumes(&gone.pod).iter().any(|it| conflict(volume, it));
                 let claim = |name: &str| claims_of(&gone.pod).any(|used| used.name == name);
-                volumes(&pod.pod).iter().any(disk)
-                    || gone.namespace() == pod.namespace()
-                        && claims_of(&pod.pod).any(|used| claim(&used.name))
+                gone.namespace() == pod.namespace()
+                    && (volumes(&pod.pod).iter().any(disk)
+                        || claims_of(&pod.pod).any(|used| claim(&used.name)))
             }
             _ => false,
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use coracle_api::claims;
+use k8s_openapi::api::core::v1::PersistentVolume;
 
 use crate::{
     cluster::Cluster,
@@ -71,21 +72,30 @@ fn wanted(pod: &PodInfo, storage: &dyn Storage) -> Result<Vec<Wanted>, String> {
         let volume = storage
             .volume(volume)
             .ok_or_else(|| format!("persistentvolume {volume:?} not found"))?;
-        let labels = volume.metadata.labels.as_ref();
-        for (old, modern) in LABELS {
-            for key in [old, modern] {
-                if let Some(value) = labels.and_then(|labels| labels.get(key)) {
-                    let values = value.split("__").map(str::trim).map(str::to_owned);
-                    wanted.push(Wanted {
-                        key,
-                        modern,
-                        values: values.collect(),
-                    });
-                }
+        wanted.extend(topology(&volume));
+    }
+    Ok(wanted)
+}
+
+/// What the volume's labels ask of nodes. A label with an empty zone means nothing.
+fn topology(volume: &PersistentVolume) -> Vec<Wanted> {
+    let labels = volume.metadata.labels.as_ref();
+    let mut wanted = Vec::new();
+    for (old, modern) in LABELS {
+        for key in [old, modern] {
+            let value = labels.and_then(|labels| labels.get(key));
+            let values = value.into_iter().flat_map(|value| value.split("__"));
+            let values: Vec<String> = values.map(|zone| zone.trim().to_owned()).collect();
+            if !values.is_empty() && values.iter().all(|zone| !zone.is_empty()) {
+                wanted.push(Wanted {
+                    key,
+                    modern,
+                    values,
+                });
             }
         }
     }
-    Ok(wanted)
+    wanted
 }
 
 impl Filter for Zones {
@@ -126,9 +136,16 @@ impl Plugin for VolumeZone {
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>, _cluster: &Cluster<'_>) -> bool {
         match event {
-            Event::NodeAdded(_) | Event::Volume | Event::StorageClass => true,
+            Event::NodeAdded(_) => true,
+            Event::StorageClass(class) => {
+                class.old.is_none()
+                    && class.new.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
+            }
+            Event::Volume(volume) => volume
+                .old
+                .is_none_or(|old| topology(old) != topology(volume.new)),
             Event::NodeUpdated { changes, .. } => changes.labels,
-            Event::Claim(claim) => super::volume_binding::uses(pod, claim),
+            Event::Claim(claim) => super::volume_binding::uses(pod, claim.new),
             _ => false,
         }
     }
