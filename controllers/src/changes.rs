@@ -1,10 +1,19 @@
-//! From changes in a cache to keys in a queue.
+//! From changes in a cache to keys in a queue, and to the work on them.
+//!
+//! A controller of one kind is [`follow`] and what it does to an object; one of several kinds puts
+//! the same together from [`each`] and [`work::work`].
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use coracle_client::{Cached, Change, Changes, Informer, Queue};
+use tokio_util::sync::CancellationToken;
 
-use crate::{labels::Labels, owner, work::Key};
+use crate::{
+    Error,
+    labels::Labels,
+    owner,
+    work::{self, Done, Key},
+};
 
 /// What a change means to a controller.
 pub(crate) enum Seen<K> {
@@ -56,6 +65,46 @@ pub(crate) async fn each<K: Cached>(informer: &Informer<K>, mut on: impl FnMut(S
                 on(Seen::Lagged);
             }
         }
+    }
+}
+
+/// How a controller that follows one kind works.
+pub(crate) struct Pace {
+    /// The controller, as it logs.
+    pub name: &'static str,
+    /// The queue, as it is counted.
+    pub queue: &'static str,
+    pub workers: usize,
+}
+
+/// Queues what `see` says of each object of the cache and of each change, and works on the queue's
+/// keys until the shutdown. Dropping the future ends it all.
+pub(crate) async fn follow<K: Cached, F>(
+    pace: Pace,
+    cache: &Informer<K>,
+    shutdown: &CancellationToken,
+    mut see: impl FnMut(&Queue<Key>, Seen<K>),
+    sync: impl Fn(Key) -> F,
+) where
+    F: Future<Output = Result<Done, Error>>,
+{
+    let queue: Queue<Key> = Queue::named(pace.queue);
+    let seen = each(cache, |seen| see(&queue, seen));
+    let workers = async {
+        cache.synced().await;
+        work::work(pace.name, &queue, pace.workers, shutdown, sync).await;
+    };
+    tokio::select! {
+        () = seen => {}
+        () = workers => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Queues an object that is there, whatever has changed.
+pub(crate) fn applied<K: Cached>(queue: &Queue<Key>, seen: Seen<K>) {
+    if let Seen::Applied { new, .. } = seen {
+        queue.add(Key::of(new.meta()));
     }
 }
 

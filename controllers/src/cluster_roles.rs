@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Context, Error,
-    changes::{self, Seen},
+    changes::{self, Pace, Seen},
     labels,
     objects::Objects,
-    work::{self, Done, Key},
+    work::{Done, Key},
 };
 
 const NAME: &str = "clusterrole-aggregation-controller";
@@ -24,8 +24,12 @@ const WORKERS: usize = 5;
 /// Runs the controller.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let roles: Objects<ClusterRole> = context.objects();
-    let queue: Queue<Key> = Queue::named("ClusterRoleAggregator");
-    let seen = changes::each(&roles.cache, |seen| {
+    let pace = Pace {
+        name: NAME,
+        queue: "ClusterRoleAggregator",
+        workers: WORKERS,
+    };
+    let see = |queue: &Queue<Key>, seen: Seen<ClusterRole>| {
         // Any role may be part of any other.
         let all = !matches!(&seen, Seen::Applied { old: Some(old), new }
             if old.rules == new.rules && old.metadata.labels == new.metadata.labels
@@ -37,16 +41,9 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
                 }
             }
         }
-    });
-    let workers = async {
-        roles.cache.synced().await;
-        work::work(NAME, &queue, WORKERS, &shutdown, |key| sync(&roles, key)).await;
     };
-    tokio::select! {
-        () = seen => {}
-        () = workers => {}
-        () = shutdown.cancelled() => {}
-    }
+    let sync = |key| sync(&roles, key);
+    changes::follow(pace, &roles.cache, &shutdown, see, sync).await;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod context;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod device_taints;
 mod discovery;
 mod disruption;
 mod endpoints;
@@ -139,6 +140,11 @@ pub const TABLE: &[Controller] = &[
         run: |context, shutdown| Box::pin(volumes::attach::run(context, shutdown)),
     },
     Controller {
+        name: "persistentvolume-expander-controller",
+        account: "expand-controller",
+        run: |context, shutdown| Box::pin(volumes::expand::run(context, shutdown)),
+    },
+    Controller {
         name: "persistentvolumeclaim-protection-controller",
         account: "pvc-protection-controller",
         run: |context, shutdown| Box::pin(volumes::protection::claims(context, shutdown)),
@@ -249,6 +255,11 @@ pub const TABLE: &[Controller] = &[
         run: |context, shutdown| Box::pin(node::eviction::run(context, shutdown)),
     },
     Controller {
+        name: "device-taint-eviction-controller",
+        account: "device-taint-eviction-controller",
+        run: |context, shutdown| Box::pin(device_taints::run(context, shutdown)),
+    },
+    Controller {
         name: "node-ipam-controller",
         account: "node-controller",
         run: |context, shutdown| Box::pin(node::ipam::run(context, shutdown)),
@@ -275,5 +286,57 @@ mod tests {
     fn controllers_have_distinct_names() {
         let names: BTreeSet<_> = TABLE.iter().map(|controller| controller.name).collect();
         assert_eq!(names.len(), TABLE.len());
+    }
+
+    /// What upstream's controller manager runs by default, but for the cloud's and for
+    /// `validatingadmissionpolicy-status-controller`, and with `token-cleaner-controller`, which
+    /// kubeadm asks for.
+    #[test]
+    fn every_controller_that_upstream_runs_is_in_the_table() {
+        let mut names: Vec<_> = TABLE.iter().map(|controller| controller.name).collect();
+        names.sort_unstable();
+        let upstream = [
+            "certificatesigningrequest-approving-controller",
+            "certificatesigningrequest-cleaner-controller",
+            "certificatesigningrequest-signing-controller",
+            "clusterrole-aggregation-controller",
+            "cronjob-controller",
+            "daemonset-controller",
+            "deployment-controller",
+            "device-taint-eviction-controller",
+            "disruption-controller",
+            "endpoints-controller",
+            "endpointslice-controller",
+            "endpointslice-mirroring-controller",
+            "ephemeral-volume-controller",
+            "garbage-collector-controller",
+            "horizontal-pod-autoscaler-controller",
+            "job-controller",
+            "legacy-serviceaccount-token-cleaner-controller",
+            "namespace-controller",
+            "node-ipam-controller",
+            "node-lifecycle-controller",
+            "persistentvolume-attach-detach-controller",
+            "persistentvolume-binder-controller",
+            "persistentvolume-expander-controller",
+            "persistentvolume-protection-controller",
+            "persistentvolumeclaim-protection-controller",
+            "pod-garbage-collector-controller",
+            "replicaset-controller",
+            "replicationcontroller-controller",
+            "resourceclaim-controller",
+            "resourcequota-controller",
+            "root-ca-certificate-publisher-controller",
+            "service-cidr-controller",
+            "serviceaccount-controller",
+            "serviceaccount-token-controller",
+            "statefulset-controller",
+            "taint-eviction-controller",
+            "token-cleaner-controller",
+            "ttl-after-finished-controller",
+            "ttl-controller",
+            "volumeattributesclass-protection-controller",
+        ];
+        assert_eq!(names, upstream);
     }
 }

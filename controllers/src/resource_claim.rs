@@ -98,7 +98,7 @@ fn called<'a>(pod: &'a Pod, claim: &'a PodResourceClaim) -> Called<'a> {
 }
 
 /// The names of the claims that the pod uses, also of the one that the scheduler made for it.
-fn names(pod: &Pod) -> Vec<&str> {
+pub(crate) fn names(pod: &Pod) -> Vec<&str> {
     let extended = pod
         .status
         .as_ref()
@@ -123,7 +123,7 @@ fn is_of(claim: &ResourceClaim, pod: &Pod) -> bool {
     owner::is_controlled_by(&claim.metadata, &pod.metadata)
 }
 
-fn consumers(claim: &ResourceClaim) -> &[ResourceClaimConsumerReference] {
+pub(crate) fn consumers(claim: &ResourceClaim) -> &[ResourceClaimConsumerReference] {
     let status = claim.status.as_ref();
     let consumers = status.and_then(|status| status.reserved_for.as_deref());
     consumers.unwrap_or_default()
@@ -134,7 +134,7 @@ fn is_allocated(claim: &ResourceClaim) -> bool {
     status.is_some_and(|status| status.allocation.is_some())
 }
 
-fn is_pod(consumer: &ResourceClaimConsumerReference) -> bool {
+pub(crate) fn is_pod(consumer: &ResourceClaimConsumerReference) -> bool {
     consumer.resource == "pods" && consumer.api_group.as_deref().unwrap_or_default().is_empty()
 }
 

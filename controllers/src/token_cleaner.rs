@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Context, Error,
-    changes::{self, Seen},
+    changes::{self, Pace, Seen},
     objects::Objects,
-    work::{self, Done, Key},
+    work::{Done, Key},
 };
 
 const NAME: &str = "token-cleaner-controller";
@@ -27,23 +27,20 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
     // Only these: the other Secrets are nobody's business here.
     let cache = context.informers.matching(&format!("type={TYPE}"));
     let secrets: Objects<Secret> = Objects::new(context.client.clone(), cache);
-    let queue: Queue<Key> = Queue::named("token_cleaner");
-    let seen = changes::each(&secrets.cache, |seen| {
+    let pace = Pace {
+        name: NAME,
+        queue: "token_cleaner",
+        workers: 1,
+    };
+    let ours = |queue: &Queue<Key>, seen: Seen<Secret>| {
         if let Seen::Applied { new: secret, .. } = seen
             && secret.metadata.namespace.as_deref() == Some(NAMESPACE)
         {
             queue.add(Key::of(&secret.metadata));
         }
-    });
-    let workers = async {
-        secrets.cache.synced().await;
-        work::work(NAME, &queue, 1, &shutdown, |key| sync(&secrets, key)).await;
     };
-    tokio::select! {
-        () = seen => {}
-        () = workers => {}
-        () = shutdown.cancelled() => {}
-    }
+    let sync = |key| sync(&secrets, key);
+    changes::follow(pace, &secrets.cache, &shutdown, ours, sync).await;
     Ok(())
 }
 

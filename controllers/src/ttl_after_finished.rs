@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Context, Error,
-    changes::{self, Seen},
+    changes::{self, Pace, Seen},
     objects::Objects,
-    work::{self, Done, Key},
+    work::{Done, Key},
 };
 
 const NAME: &str = "ttl-after-finished-controller";
@@ -23,23 +23,20 @@ const WORKERS: usize = 5;
 /// Runs the controller.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let jobs: Objects<Job> = context.objects();
-    let queue: Queue<Key> = Queue::named("ttl_jobs_to_delete");
-    let seen = changes::each(&jobs.cache, |seen| {
+    let pace = Pace {
+        name: NAME,
+        queue: "ttl_jobs_to_delete",
+        workers: WORKERS,
+    };
+    let ended = |queue: &Queue<Key>, seen: Seen<Job>| {
         if let Seen::Applied { new: job, .. } = seen
             && left(&job, Timestamp::now()).is_some()
         {
             queue.add(Key::of(&job.metadata));
         }
-    });
-    let workers = async {
-        jobs.cache.synced().await;
-        work::work(NAME, &queue, WORKERS, &shutdown, |key| sync(&jobs, key)).await;
     };
-    tokio::select! {
-        () = seen => {}
-        () = workers => {}
-        () = shutdown.cancelled() => {}
-    }
+    let sync = |key| sync(&jobs, key);
+    changes::follow(pace, &jobs.cache, &shutdown, ended, sync).await;
     Ok(())
 }
 

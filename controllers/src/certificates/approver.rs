@@ -4,7 +4,6 @@
 //! Enter at [`run`]. Upstream: `pkg/controller/certificates/approver`.
 
 use coracle_api::certificates::CertificateRequest;
-use coracle_client::Queue;
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
     certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
@@ -15,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::{has, is_issued};
 use crate::{
     Context, Error,
-    changes::{self, Seen},
+    changes::{self, Pace},
     error,
     objects::Objects,
-    work::{self, Done, Key},
+    work::{Done, Key},
 };
 
 const NAME: &str = "certificatesigningrequest-approving-controller";
@@ -27,22 +26,13 @@ const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// Runs the approver.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let requests: Objects<CertificateSigningRequest> = context.objects();
-    let queue: Queue<Key> = Queue::named("certificate");
-    let seen = changes::each(&requests.cache, |seen| {
-        if let Seen::Applied { new: request, .. } = seen {
-            queue.add(Key::of(&request.metadata));
-        }
-    });
-    let workers = async {
-        requests.cache.synced().await;
-        let sync = |key| sync(&context.client, &requests, key);
-        work::work(NAME, &queue, 5, &shutdown, sync).await;
+    let pace = Pace {
+        name: NAME,
+        queue: "certificate",
+        workers: 5,
     };
-    tokio::select! {
-        () = seen => {}
-        () = workers => {}
-        () = shutdown.cancelled() => {}
-    }
+    let sync = |key| sync(&context.client, &requests, key);
+    changes::follow(pace, &requests.cache, &shutdown, changes::applied, sync).await;
     Ok(())
 }
 

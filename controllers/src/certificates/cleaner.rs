@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use coracle_client::Queue;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::{ResourceExt as _, api::DeleteParams};
@@ -13,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Context, Error,
-    changes::{self, Seen},
+    changes::{self, Pace},
     objects::Objects,
-    work::{self, Done, Key},
+    work::{Done, Key},
 };
 
 const NAME: &str = "certificatesigningrequest-cleaner-controller";
@@ -25,21 +24,13 @@ const PENDING: SignedDuration = SignedDuration::from_hours(24);
 /// Runs the cleaner.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let requests: Objects<CertificateSigningRequest> = context.objects();
-    let queue: Queue<Key> = Queue::named("certificate");
-    let seen = changes::each(&requests.cache, |seen| {
-        if let Seen::Applied { new: request, .. } = seen {
-            queue.add(Key::of(&request.metadata));
-        }
-    });
-    let workers = async {
-        requests.cache.synced().await;
-        work::work(NAME, &queue, 1, &shutdown, |key| sync(&requests, key)).await;
+    let pace = Pace {
+        name: NAME,
+        queue: "certificate",
+        workers: 1,
     };
-    tokio::select! {
-        () = seen => {}
-        () = workers => {}
-        () = shutdown.cancelled() => {}
-    }
+    let sync = |key| sync(&requests, key);
+    changes::follow(pace, &requests.cache, &shutdown, changes::applied, sync).await;
     Ok(())
 }
 

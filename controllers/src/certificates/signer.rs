@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use coracle_api::certificates::CertificateRequest;
-use coracle_client::Queue;
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
@@ -21,9 +20,9 @@ use super::{
 };
 use crate::{
     Context, Error,
-    changes::{self, Seen},
+    changes::{self, Pace},
     objects::Objects,
-    work::{self, Done, Key},
+    work::{Done, Key},
 };
 
 const NAME: &str = "certificatesigningrequest-signing-controller";
@@ -35,22 +34,13 @@ const SHORTEST: Duration = Duration::from_secs(10 * 60);
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let requests: Objects<CertificateSigningRequest> = context.objects();
     let authorities = &context.config.authorities;
-    let queue: Queue<Key> = Queue::named("certificate");
-    let seen = changes::each(&requests.cache, |seen| {
-        if let Seen::Applied { new: request, .. } = seen {
-            queue.add(Key::of(&request.metadata));
-        }
-    });
-    let workers = async {
-        requests.cache.synced().await;
-        let sync = |key| sync(authorities, &requests, key);
-        work::work(NAME, &queue, 5, &shutdown, sync).await;
+    let pace = Pace {
+        name: NAME,
+        queue: "certificate",
+        workers: 5,
     };
-    tokio::select! {
-        () = seen => {}
-        () = workers => {}
-        () = shutdown.cancelled() => {}
-    }
+    let sync = |key| sync(authorities, &requests, key);
+    changes::follow(pace, &requests.cache, &shutdown, changes::applied, sync).await;
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! The annotation that tells kubelets for how long they may use Secrets and ConfigMaps without
 //! asking: the longer, the more nodes there are. Upstream: `pkg/controller/ttl`.
 
-use coracle_client::Queue;
 use k8s_openapi::api::core::v1::Node;
 use kube::{ResourceExt as _, api::Patch};
 use parking_lot::Mutex;
@@ -10,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Context, Error,
-    changes::{self, Seen},
+    changes::{self, Pace},
     error,
     objects::Objects,
-    work::{self, Done, Key},
+    work::{Done, Key},
 };
 
 const NAME: &str = "ttl-controller";
@@ -33,39 +32,30 @@ const STEPS: [(usize, usize, u32); 5] = [
 /// Runs the controller.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
     let nodes: Objects<Node> = context.objects();
-    let queue: Queue<Key> = Queue::named("ttlcontroller");
     let step = Mutex::new(0);
     let seconds = || {
         let mut step = step.lock();
         *step = next_step(*step, nodes.cache.len());
         STEPS[*step].2.to_string()
     };
-    let watch = changes::each(&nodes.cache, |seen| {
-        if let Seen::Applied { new: node, .. } = seen {
-            queue.add(Key::of(&node.metadata));
-        }
-    });
-    let workers = async {
-        nodes.cache.synced().await;
-        work::work(NAME, &queue, WORKERS, &shutdown, |key| {
-            let (nodes, seconds) = (&nodes, seconds());
-            async move {
-                let node = nodes.get("", &key.name);
-                if node.is_none_or(|node| node.annotations().get(TTL) == Some(&seconds)) {
-                    return Ok(Done::Settled);
-                }
-                let patch = json!({ "metadata": { "annotations": { TTL: seconds } } });
-                error::optional(nodes.patch("", &key.name, Patch::Merge(patch)).await)?;
-                Ok(Done::Settled)
-            }
-        })
-        .await;
+    let pace = Pace {
+        name: NAME,
+        queue: "ttlcontroller",
+        workers: WORKERS,
     };
-    tokio::select! {
-        () = watch => {}
-        () = workers => {}
-        () = shutdown.cancelled() => {}
-    }
+    let sync = |key: Key| {
+        let (nodes, seconds) = (&nodes, seconds());
+        async move {
+            let node = nodes.get("", &key.name);
+            if node.is_none_or(|node| node.annotations().get(TTL) == Some(&seconds)) {
+                return Ok(Done::Settled);
+            }
+            let patch = json!({ "metadata": { "annotations": { TTL: seconds } } });
+            error::optional(nodes.patch("", &key.name, Patch::Merge(patch)).await)?;
+            Ok(Done::Settled)
+        }
+    };
+    changes::follow(pace, &nodes.cache, &shutdown, changes::applied, sync).await;
     Ok(())
 }
 

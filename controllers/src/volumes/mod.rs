@@ -1,11 +1,13 @@
 //! Volumes and claims: which belong together, and that none goes while it is used.
 //!
-//! Enter at [`binder`], [`attach`], [`protection`], [`class_protection`] and [`ephemeral`].
+//! Enter at [`binder`], [`attach`], [`protection`], [`class_protection`], [`ephemeral`] and
+//! [`expand`].
 
 pub(crate) mod attach;
 pub(crate) mod binder;
 pub(crate) mod class_protection;
 pub(crate) mod ephemeral;
+pub(crate) mod expand;
 pub(crate) mod protection;
 
 use std::borrow::Cow;
