@@ -170,7 +170,8 @@ fn typed(kind: &str, value: &Value, parent: &Value) -> BadValue {
     let (is_given, null) = (!value.is_null(), BadValue::Value(Value::Null));
     if let Some(item) = kind.strip_prefix("[]") {
         return match value {
-            Value::Array(items) => {
+            // What is empty here was mostly not given: the types do not tell.
+            Value::Array(items) if !items.is_empty() => {
                 BadValue::List(items.iter().map(|of| typed(item, of, value)).collect())
             }
             _ => null,

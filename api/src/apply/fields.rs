@@ -59,12 +59,6 @@ fn fields(model: Model, value: &Value) -> Result<Node, ItemError> {
                 }
                 node.children.put(PathElement::Field(name), below);
             }
-            for name in model.nulls() {
-                if !map.contains_key(*name) {
-                    let element = PathElement::Field(Cow::Borrowed(name));
-                    node.children.put(element, Node::MEMBER);
-                }
-            }
         }
         (Form::Deduced, Value::Null) | (Form::Record(_) | Form::Map(_), _) => {}
         (Form::Deduced, _) => node.is_member = true,
@@ -290,6 +284,12 @@ fn whole(model: Model, value: &Value) -> Result<Node, ItemError> {
                 if let Some((name, of)) = model.field(name) {
                     node.children
                         .put(PathElement::Field(name), whole(of, value)?);
+                }
+            }
+            for name in model.nulls() {
+                if !map.contains_key(*name) {
+                    let element = PathElement::Field(Cow::Borrowed(name));
+                    node.children.put(element, Node::MEMBER);
                 }
             }
         }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::{
     check,
     field::{ErrorList, Path},
+    internal,
     object::is_zero_time,
     strategy::{Behaviour, Column},
     zero::text,
@@ -169,7 +170,8 @@ pub fn strict_update(new: &Event, old: &Event) -> ErrorList {
         series(new.series.as_ref(), errors);
     }
     let (involved, old_involved) = (&new.involved_object, &old.involved_object);
-    check::immutable(involved, old_involved, &Path::new("involvedObject"), errors);
+    let path = Path::new("involvedObject");
+    internal::immutable("ObjectReference", involved, old_involved, &path, errors);
     texts(&[("reason", &new.reason, &old.reason)], errors);
     texts(&[("message", &new.message, &old.message)], errors);
     check::immutable(&new.source, &old.source, &Path::new("source"), errors);
@@ -191,7 +193,8 @@ pub fn strict_update(new: &Event, old: &Event) -> ErrorList {
     );
     texts(&[("action", &new.action, &old.action)], errors);
     let related: [&Option<ObjectReference>; 2] = [&new.related, &old.related];
-    check::immutable(related[0], related[1], &Path::new("related"), errors);
+    let path = Path::new("related");
+    internal::immutable("ObjectReference", related[0], related[1], &path, errors);
     texts(
         &[
             (

@@ -100,8 +100,10 @@ impl Ownership<'_> {
         let decoded = strategy.decode_value(object, &mut Vec::new());
         let mut decoded = decoded.map_err(|error| {
             failed(format!(
-                "failed to convert new typed object ({}) to object: {error}",
-                named(config)
+                "failed to convert new object ({}) to proper version: unable to convert \
+                 unstructured object to {}: {error}",
+                named(config),
+                declared(config)
             ))
         })?;
         strategy.default_fields(&mut *decoded);
