@@ -215,3 +215,20 @@ async fn a_strategic_patch_merges_lists_by_key() {
     assert_eq!(images.len(), 2);
     assert!(images.contains(&json!("j")) && images.contains(&json!("k")));
 }
+
+#[tokio::test]
+async fn a_strategic_patch_may_name_another_type() {
+    let server = TestServer::start().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    server.post(path, &deployment()).await;
+    let patch = json!({"kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": 7}});
+    let scale = format!("{path}/d/scale");
+    let patched = server.patch(&scale, "strategic-merge", &patch).await;
+    assert_eq!(patched.code, 200, "{}", patched.message());
+    assert_eq!(patched.json()["kind"], "Scale");
+    assert_eq!(patched.json()["spec"]["replicas"], 7);
+    let wrong = server
+        .patch(&scale, "strategic-merge", &json!({"kind": 5}))
+        .await;
+    assert_eq!(wrong.code, 422);
+}

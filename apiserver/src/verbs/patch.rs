@@ -169,8 +169,9 @@ impl PatchRequest {
             Form::Json => patch::apply_json(old, &self.body, &mut problems)?,
             Form::Merge => patch::apply_merge(old, &self.body, &mut problems)?,
             Form::Strategic(schema) => {
-                let patch = api_decode::untyped(&self.body, &mut problems)
+                let mut patch = api_decode::untyped(&self.body, &mut problems)
                     .map_err(|error| ApiError::bad_request(error.message))?;
+                ignore_type(&mut patch);
                 patch::apply_strategic(old, patch, schema)?
             }
             Form::Apply(_) => return Err(ApiError::internal("a configuration is no difference")),
@@ -204,6 +205,18 @@ impl PatchRequest {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// A strategic merge patch may name any type: upstream merges it into an object of the URL's, of
+/// which the type is then said again. Clients patch a scale with `kind: Deployment`.
+fn ignore_type(patch: &mut Value) {
+    for member in ["apiVersion", "kind"] {
+        if let Some(fields) = patch.as_object_mut()
+            && fields.get(member).is_some_and(Value::is_string)
+        {
+            fields.remove(member);
         }
     }
 }
