@@ -138,6 +138,11 @@ impl Api {
         .await
     }
 
+    /// Returns once the claim of devices fulfils the condition.
+    pub async fn until_claim(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        self.until_any("resourceclaims", what, holds).await
+    }
+
     async fn until_any(&self, resource: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let mut events = self.0.events.subscribe();
         let found = || {
@@ -213,6 +218,10 @@ impl Api {
             }
             (&Method::POST, ["pods", name, "binding"]) => self.bind(name, &key, &body),
             (&Method::PATCH, ["pods", _, "status"]) => self.patch_status(&key, &body),
+            (&Method::PUT, [resource, _] | [resource, _, "status"]) => {
+                self.replace(resource, &key, body)
+            }
+            (&Method::PATCH, ["resourceclaims", _, "status"]) => self.release(&key, &body),
             (&Method::DELETE, ["pods", _]) => match self.delete("pods", &key) {
                 Some(pod) => answer(200, &pod),
                 None => failure(404, "NotFound"),
@@ -278,6 +287,42 @@ impl Api {
         pod["spec"]["nodeName"] = binding["target"]["name"].clone();
         self.put("pods", pod);
         answer(201, &json!({"kind": "Status", "status": "Success"}))
+    }
+
+    /// As it is written, unless it was changed meanwhile.
+    fn replace(&self, resource: &str, key: &str, object: Value) -> Response<Body> {
+        let known = {
+            let state = self.0.state.lock().expect("the state");
+            let known = state.objects.get(resource);
+            known.and_then(|known| known.get(key)).cloned()
+        };
+        let Some(known) = known else {
+            return failure(404, "NotFound");
+        };
+        if known["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] {
+            return failure(409, "Conflict");
+        }
+        self.put(resource, object);
+        let state = self.0.state.lock().expect("the state");
+        answer(200, &state.objects[resource][key])
+    }
+
+    /// Takes a pod from those that a claim is reserved for.
+    fn release(&self, key: &str, patch: &Value) -> Response<Body> {
+        let claim = {
+            let state = self.0.state.lock().expect("the state");
+            state.objects["resourceclaims"].get(key).cloned()
+        };
+        let Some(mut claim) = claim else {
+            return failure(404, "NotFound");
+        };
+        let gone = &patch["status"]["reservedFor"][0];
+        assert_eq!(gone["$patch"], "delete");
+        if let Some(users) = claim["status"]["reservedFor"].as_array_mut() {
+            users.retain(|user| user["uid"] != gone["uid"]);
+        }
+        self.put("resourceclaims", claim.clone());
+        answer(200, &claim)
     }
 
     fn patch_status(&self, key: &str, patch: &Value) -> Response<Body> {

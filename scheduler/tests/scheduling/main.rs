@@ -147,3 +147,92 @@ async fn many_pods_fill_many_nodes_evenly() {
         "{counts:?}"
     );
 }
+
+/// A node with one device, and a class of such devices.
+fn with_device(api: &Api) {
+    api.node("node1", "4");
+    api.put(
+        "deviceclasses",
+        json!({"metadata": {"name": "class"}, "spec": {}}),
+    );
+    api.put(
+        "resourceslices",
+        json!({"metadata": {"name": "slice"}, "spec": {
+            "driver": "d", "nodeName": "node1", "devices": [{"name": "x"}],
+            "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1}}}),
+    );
+}
+
+fn claim(name: &str) -> serde_json::Value {
+    json!({
+        "metadata": {"namespace": "default", "name": name, "uid": format!("uid-{name}")},
+        "spec": {"devices": {"requests": [
+            {"name": "r", "exactly": {"deviceClassName": "class", "count": 1}}]}},
+    })
+}
+
+fn claiming(name: &str) -> serde_json::Value {
+    json!({"resourceClaims": [{"name": "c", "resourceClaimName": name}]})
+}
+
+#[tokio::test]
+async fn devices_are_given_to_the_claim_before_the_pod_is_bound() {
+    let api = Api::start();
+    with_device(&api);
+    api.put("resourceclaims", claim("one"));
+    api.put("resourceclaims", claim("two"));
+    api.pod("first", "1", &claiming("one"));
+    assert_eq!(api.bound("first").await, "node1");
+    let given = api
+        .until_claim("is allocated", |claim| claim["metadata"]["name"] == "one")
+        .await;
+    let status = &given["status"];
+    let finalizers = &given["metadata"]["finalizers"];
+    assert_eq!(
+        *finalizers,
+        json!(["resource.kubernetes.io/delete-protection"])
+    );
+    assert_eq!(status["reservedFor"][0]["uid"], "uid-first");
+    assert_eq!(status["allocation"]["devices"]["results"][0]["device"], "x");
+
+    // The device is taken until its claim is deallocated.
+    api.pod("second", "1", &claiming("two"));
+    let why = api.refused("second").await;
+    let expected = "0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, ";
+    assert!(why.starts_with(expected), "{why}");
+    let mut free = given.clone();
+    free["status"] = json!({});
+    api.put("resourceclaims", free);
+    assert_eq!(api.bound("second").await, "node1");
+}
+
+#[tokio::test]
+async fn a_pod_waits_silently_for_its_claim() {
+    let api = Api::start();
+    with_device(&api);
+    api.pod("web", "1", &claiming("late"));
+    api.pod("other", "1", &json!({}));
+    api.bound("other").await;
+    let web = api.until("web", "exists", |_| true).await;
+    assert!(web["status"].is_null(), "it has not even been tried");
+    api.put("resourceclaims", claim("late"));
+    assert_eq!(api.bound("web").await, "node1");
+}
+
+#[tokio::test]
+async fn a_reservation_is_given_back_when_the_pod_cannot_be_bound() {
+    let api = Api::start();
+    with_device(&api);
+    api.put("resourceclaims", claim("one"));
+    api.set_bindable("web", false);
+    api.pod("web", "1", &claiming("one"));
+    let why = api.refused("web").await;
+    assert!(why.starts_with("running Bind plugin"), "{why}");
+    api.until_claim("is reserved for nobody", |claim| {
+        let status = &claim["status"];
+        status["allocation"].is_object() && status["reservedFor"] == json!([])
+    })
+    .await;
+    api.set_bindable("web", true);
+    assert_eq!(api.bound("web").await, "node1");
+}
