@@ -248,7 +248,7 @@ impl SchedulingQueue {
             pod.wanted = true;
             return self.put(pod, event);
         }
-        if pod.backoff_until > now {
+        if pod.backoff_until > now && self.gate(&pod.info).is_none() {
             pod.place = Place::Backoff;
             return self.put(pod, event);
         }

@@ -1,5 +1,7 @@
 //! The rules, one file each, with upstream's weights.
 
+#[cfg(test)]
+mod cases;
 pub(crate) mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
