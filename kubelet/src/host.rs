@@ -1,24 +1,32 @@
 //! What the node's HTTPS endpoints ask the kubelet.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
+use coracle_metrics::Page;
+use k8s_cri::v1::ListContainerStatsRequest;
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
     Config,
+    cri::Cri,
+    pages,
     pods::manager::Manager,
     runtime::HealthWatch,
     server::{Host, MetricsPage, summary::Summary},
-    stats::Statistics,
+    stats::{Disks, Statistics},
+    volumes::Volumes,
 };
 
 /// The kubelet as its endpoints see it: there from the beginning, with something to tell once the
 /// kubelet runs.
 pub struct NodeHost {
     config: Config,
+    /// What else of the process the page of metrics shows.
+    others: Mutex<Vec<fn(&mut Page)>>,
     running: ArcSwapOption<Running>,
 }
 
@@ -27,14 +35,56 @@ pub struct Running {
     pub manager: Arc<Manager>,
     pub health: HealthWatch,
     pub statistics: Arc<Statistics>,
+    pub cri: Cri,
+    pub volumes: Volumes,
+}
+
+impl Running {
+    /// Reads the figures; blocks a thread of its own meanwhile.
+    async fn summary(self: Arc<Self>, only_cpu_and_memory: bool) -> Result<Summary, String> {
+        let disks = match only_cpu_and_memory {
+            true => None,
+            false => Some(Disks {
+                volumes: self.volumes.mounted(),
+                layers: layers(&self.cri).await,
+            }),
+        };
+        let summary = tokio::task::spawn_blocking(move || {
+            let pods = self.manager.pods();
+            self.statistics.summary(&pods, disks.as_ref())
+        });
+        summary.await.map_err(|error| error.to_string())
+    }
+}
+
+/// What the writable layers of containers take, as far as the runtime knows.
+async fn layers(cri: &Cri) -> HashMap<String, (u64, u64)> {
+    let request = ListContainerStatsRequest::default();
+    let listed = cri.runtime.clone().list_container_stats(request).await;
+    let stats = listed.map(|listed| listed.into_inner().stats);
+    let stats = stats.unwrap_or_default().into_iter();
+    stats
+        .filter_map(|stats| {
+            let layer = stats.writable_layer?;
+            let bytes = layer.used_bytes.map_or(0, |used| used.value);
+            let files = layer.inodes_used.map_or(0, |used| used.value);
+            Some((stats.attributes?.id, (bytes, files)))
+        })
+        .collect()
 }
 
 impl NodeHost {
     pub fn new(config: Config) -> Self {
         NodeHost {
             config,
+            others: Mutex::default(),
             running: ArcSwapOption::empty(),
         }
+    }
+
+    /// Has the page of metrics show more.
+    pub fn show(&self, other: fn(&mut Page)) {
+        self.others.lock().push(other);
     }
 
     /// The kubelet runs from now on, or it does not any more.
@@ -68,15 +118,44 @@ impl Host for NodeHost {
         let Some(running) = self.running.load_full() else {
             return Err("the kubelet is starting".to_owned());
         };
-        let summary = tokio::task::spawn_blocking(move || {
-            let pods = running.manager.pods();
-            running.statistics.summary(&pods, only_cpu_and_memory)
-        });
-        summary.await.map_err(|error| error.to_string())
+        running.summary(only_cpu_and_memory).await
     }
 
-    fn metrics(&self, _page: MetricsPage) -> String {
-        String::new()
+    async fn metrics(&self, page: MetricsPage) -> String {
+        let running = self.running.load_full();
+        let mut shown = Page::default();
+        match page {
+            MetricsPage::Probes => pages::probes(&mut shown),
+            MetricsPage::Cadvisor => {
+                if let Some(running) = running {
+                    let measured = tokio::task::spawn_blocking(move || {
+                        let mut shown = Page::default();
+                        let pods = running.manager.pods();
+                        pages::cadvisor(&mut shown, &running.statistics, &pods);
+                        shown
+                    });
+                    shown = measured.await.unwrap_or_default();
+                }
+            }
+            MetricsPage::Kubelet => {
+                pages::kubelet(&mut shown, &self.config.node_name);
+                if let Some(running) = running {
+                    pages::pods(&mut shown, &running.manager.pods());
+                    if let Ok(summary) = running.summary(false).await {
+                        pages::volumes(&mut shown, &summary);
+                    }
+                }
+                shown.add(coracle_client::metrics());
+                coracle_metrics::process(&mut shown);
+                coracle_metrics::version(&mut shown, coracle_api::VERSION);
+                let others = self.others.lock().clone();
+                for other in others {
+                    other(&mut shown);
+                }
+                shown.show_registered();
+            }
+        }
+        shown.render()
     }
 
     fn configuration(&self) -> Value {

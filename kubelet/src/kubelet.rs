@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use coracle_client::{EventRecorder, Informers};
+use coracle_metrics::Page;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::Client;
@@ -66,6 +67,11 @@ impl Kubelet {
         }
     }
 
+    /// Has the node's page of metrics show more of this process.
+    pub fn show_metrics(&self, other: fn(&mut Page)) {
+        self.host.show(other);
+    }
+
     /// What the node's HTTPS endpoints ask; it answers once the kubelet runs.
     pub fn host(&self) -> Arc<dyn Host> {
         self.host.clone()
@@ -122,12 +128,8 @@ impl Kubelet {
             started: Timestamp::now(),
             seccomp_root: config.root_dir.join("seccomp"),
         });
-        let statistics = Statistics::new(
-            &config.node_name,
-            services.cgroups.clone(),
-            services.kubepods(),
-            config.root_dir.clone(),
-        );
+        let statistics = Statistics::new(config, services.cgroups.clone(), services.kubepods());
+        let volumes = services.volumes.clone();
         let pods = self.informers.get::<Pod>();
         let manager = Arc::new(Manager::new(
             services,
@@ -138,6 +140,8 @@ impl Kubelet {
             manager: manager.clone(),
             health: health.clone(),
             statistics: Arc::new(statistics),
+            cri: cri.clone(),
+            volumes,
         }));
         let agent = NodeAgent::new(
             Arc::new(config.clone()),

@@ -75,7 +75,7 @@ impl Host for OnePod {
         Ok(Summary::default())
     }
 
-    fn metrics(&self, _page: MetricsPage) -> String {
+    async fn metrics(&self, _page: MetricsPage) -> String {
         String::new()
     }
 

@@ -93,6 +93,7 @@ impl NodeAgent {
         );
         let cri = Cri::new(&self.config.runtime_socket());
         let kubelet = Kubelet::new(self.config, self.client, self.informers);
+        kubelet.show_metrics(|page| page.add(coracle_proxy::metrics()));
         let endpoints = Server::new(
             server::Config {
                 system_logs: "/var/log".into(),

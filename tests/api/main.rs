@@ -10,6 +10,7 @@ mod etcd;
 mod fakes;
 mod leader;
 mod lifecycle;
+mod metrics;
 mod objects;
 mod scheduling;
 mod server;

@@ -47,6 +47,15 @@ impl Cgroups {
         matches!(self, Cgroups::V2(_))
     }
 
+    /// One of the group's own processes.
+    pub fn first_process(&self, group: &Path) -> Option<i32> {
+        let directories = self.directories(group);
+        directories.iter().find_map(|directory| {
+            let processes = std::fs::read_to_string(directory.join("cgroup.procs")).ok()?;
+            processes.lines().next()?.parse().ok()
+        })
+    }
+
     /// Whether the group exists in every hierarchy that matters.
     pub fn exists(&self, group: &Path) -> bool {
         self.directories(group)

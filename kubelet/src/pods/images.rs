@@ -13,7 +13,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use tonic::Status;
 
 use super::{credentials, errors::describe, image_name, status::Waiting};
-use crate::cri::Cri;
+use crate::{cri::Cri, metrics};
 
 const BACKOFF: Duration = Duration::from_secs(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
@@ -163,6 +163,7 @@ impl Images {
         match self.pull_and_look_up(wanted, image).await {
             Ok(found) => {
                 self.failures.lock().remove(&key);
+                metrics::pulled(found.size, began.elapsed());
                 let message = format!(
                     "Successfully pulled image {:?} in {} ({} including waiting). Image size: {} \
                      bytes.",

@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     cgroups::{Limits, MIN_SHARES, milli_cpu_to_shares},
+    metrics,
     runtime::Hint,
     volumes,
 };
@@ -226,6 +227,7 @@ impl Manager {
         let rejected = self.judge(pod, &known);
         if let Some(failure) = &rejected {
             let (warning, reason) = (EventType::Warning, failure.reason.as_str());
+            metrics::rejected(reason);
             self.services
                 .pod_event(pod, warning, reason, &failure.message);
             self.reject(pod, failure);
@@ -323,9 +325,11 @@ impl Manager {
     }
 
     fn start(&self, pod: &Arc<Pod>, inbox: Arc<Inbox>, running: &mut Running) {
+        let since = std::time::Instant::now();
         let key = uid(pod).to_owned();
         let from_before = !running.listed || self.services.index.has_pod(&key);
         let worker = Worker::new(self.services.clone(), inbox, pod.clone(), from_before);
+        metrics::began(since.elapsed(), spec(pod).containers.len());
         let of = key.clone();
         let task = running.workers.spawn(async move {
             worker.run().await;
@@ -424,6 +428,7 @@ impl Manager {
             self.services.cri.runtime.clone(),
             self.services.cri.runtime.clone(),
         );
+        let since = std::time::Instant::now();
         let listed = tokio::try_join!(
             sandboxes.list_pod_sandbox(ListPodSandboxRequest::default()),
             containers.list_containers(ListContainersRequest::default()),
@@ -435,6 +440,7 @@ impl Manager {
                 return;
             }
         };
+        metrics::listed(since);
         let mut states = HashMap::new();
         let mut orphans = BTreeSet::new();
         let known: BTreeSet<String> = self.known.lock().keys().cloned().collect();

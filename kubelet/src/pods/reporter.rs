@@ -1,7 +1,11 @@
 //! Writes the statuses of pods to the API, the latest of each pod only, and removes a pod from
 //! the API when it has ended and its deletion was asked for (upstream's status manager).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use coracle_client::{Backoff, Queue};
 use jiff::Timestamp;
@@ -12,6 +16,8 @@ use kube::{
 };
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+
+use crate::metrics;
 
 use super::{
     spec::uid,
@@ -27,6 +33,8 @@ struct Entry {
     /// As it was last seen in the API.
     pod: Arc<Pod>,
     status: PodStatus,
+    /// Since when that is the status.
+    since: Instant,
     /// Whether containers of the pod may be running.
     may_run: bool,
     /// Whether nothing of the pod is left on the node but its logs.
@@ -77,6 +85,7 @@ impl Reporter {
             Entry {
                 pod,
                 status,
+                since: Instant::now(),
                 may_run,
                 finished,
             },
@@ -136,6 +145,7 @@ impl Reporter {
                 return Ok(());
             }
             Written::Changed(written) => {
+                metrics::status_written(entry.since.elapsed());
                 pod = Arc::new(*written);
                 if let Some(known) = self.entries.lock().get_mut(key)
                     && !is_newer(&known.pod, &pod)

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 
 use crate::{
     cri::Cri,
+    metrics::Probed,
     pods::{
         inbox::Inbox,
         observed::Seen,
@@ -96,6 +97,13 @@ impl Probes {
                 recorder: self.recorder.clone(),
                 involved: container_reference(now.pod, kind, &container.name),
                 inbox: self.inbox.clone(),
+                probed: Probed {
+                    container: container.name.clone(),
+                    namespace: now.pod.metadata.namespace.clone().unwrap_or_default(),
+                    pod: now.pod.metadata.name.clone().unwrap_or_default(),
+                    pod_uid: now.pod.metadata.uid.clone().unwrap_or_default(),
+                    kind: key.1.title(),
+                },
                 started_at: seen.started_at,
             };
             self.running.insert(key, tokio::spawn(task.run()));

@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::{exec, grpc, http};
 use crate::{
     cri::Cri,
+    metrics::Probed,
     pods::{env::expand, inbox::Inbox, probe_results::ProbeKind},
 };
 
@@ -48,6 +49,7 @@ pub struct Task {
     pub recorder: EventRecorder,
     pub involved: InvolvedObject,
     pub inbox: Arc<Inbox>,
+    pub probed: Probed,
     pub started_at: Option<Timestamp>,
 }
 
@@ -109,7 +111,14 @@ impl Task {
         }
         loop {
             ticks.tick().await;
+            let since = Instant::now();
             let answer = self.prober.ask().await;
+            let result = match &answer {
+                Answer::Healthy | Answer::Warning(_) => "successful",
+                Answer::Unhealthy(_) => "failed",
+                Answer::Error(_) => "unknown",
+            };
+            self.probed.answered(result, since.elapsed());
             if self.judge(&mut tally, answer) {
                 return;
             }
@@ -183,6 +192,12 @@ impl Task {
         let involved = self.involved.clone();
         self.recorder
             .event(involved, EventType::Warning, reason, message);
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.probed.end();
     }
 }
 

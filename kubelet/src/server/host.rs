@@ -36,7 +36,7 @@ pub trait Host: Send + Sync + 'static {
     async fn summary(&self, only_cpu_and_memory: bool) -> Result<Summary, String>;
 
     /// A page of metrics in Prometheus' text format.
-    fn metrics(&self, page: MetricsPage) -> String;
+    async fn metrics(&self, page: MetricsPage) -> String;
 
     /// The `KubeletConfiguration` in use.
     fn configuration(&self) -> Value;

@@ -20,7 +20,7 @@ mod streaming;
 pub mod summary;
 mod system_logs;
 
-use std::{convert::Infallible, path::PathBuf, sync::Arc};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -40,7 +40,7 @@ use tower::service_fn;
 pub use auth::Auth;
 pub use host::{Host, MetricsPage};
 
-use crate::cri::Cri;
+use crate::{cri::Cri, metrics};
 use containers::{Containers, Followed, PodId};
 use query::Query;
 use routes::{ContainerPath, Route};
@@ -112,6 +112,16 @@ struct Endpoints {
 
 impl Endpoints {
     async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let since = Instant::now();
+        let method = request.method().clone();
+        let first = routes::first(request.uri().path());
+        let response = self.answer(request).await;
+        let long_running = matches!(first, "exec" | "attach" | "portForward" | "containerLogs");
+        metrics::answered(method.as_str(), first, long_running, since.elapsed());
+        response
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         if let Err(refusal) = self.auth.check(&parts).await {
             return respond::text(refusal.status, refusal.message);
@@ -133,7 +143,7 @@ impl Endpoints {
             Route::Pods => respond::json(&pod_list(self.host.pods())),
             Route::RunningPods => self.running_pods().await,
             Route::Healthz(check) => self.healthz(&check, query.get("verbose").is_some()),
-            Route::Metrics(page) => metrics_page(self.host.metrics(page)),
+            Route::Metrics(page) => metrics_page(self.host.metrics(page).await),
             Route::ResourceMetrics => {
                 let summary = self.host.summary(true).await.ok();
                 metrics_page(resource_metrics::render(summary.as_ref()))

@@ -51,6 +51,27 @@ pub enum NoRoute {
     Method,
 }
 
+/// The first part of a path, for metrics: `other` for one that there is not.
+pub fn first(path: &str) -> &'static str {
+    const KNOWN: [&str; 12] = [
+        "attach",
+        "configz",
+        "containerLogs",
+        "exec",
+        "healthz",
+        "logs",
+        "metrics",
+        "pods",
+        "portForward",
+        "run",
+        "runningpods",
+        "stats",
+    ];
+    let first = path.trim_start_matches('/').split('/').next();
+    let known = KNOWN.into_iter().find(|known| Some(*known) == first);
+    known.unwrap_or("other")
+}
+
 pub fn parse(method: &Method, path: &str) -> Result<Route, NoRoute> {
     let parts: Vec<String> = path
         .trim_matches('/')

@@ -1,9 +1,10 @@
 //! The volumes of one pod.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
-    sync::Weak,
+    sync::{Arc, Weak},
+    time::Instant,
 };
 
 use coracle_api::{
@@ -16,6 +17,7 @@ use k8s_openapi::api::core::v1::{
     PodSpec, ProjectedVolumeSource, Secret, Volume,
 };
 use kube::{Client, ResourceExt as _};
+use parking_lot::Mutex;
 
 use super::{
     Error, Objects, atomic, claims, directories, nested,
@@ -25,10 +27,13 @@ use super::{
     teardown,
     tokens::{Tokens, Wanted},
 };
-use crate::pods::{
-    env::{self, Addresses},
-    security,
-    spec::{ephemeral_as_container, ephemeral_containers, main_containers, spec},
+use crate::{
+    metrics,
+    pods::{
+        env::{self, Addresses},
+        security,
+        spec::{ephemeral_as_container, ephemeral_containers, main_containers, spec},
+    },
 };
 
 /// The modes of files when a volume does not say; the API server fills them in.
@@ -39,6 +44,8 @@ const DEFAULT_MODE: u32 = 0o644;
 pub struct Volumes {
     client: Client,
     root_dir: PathBuf,
+    /// By pod and volume.
+    mounted: Arc<Mutex<HashMap<String, BTreeMap<String, PathBuf>>>>,
     pub config_maps: Objects<ConfigMap>,
     pub secrets: Objects<Secret>,
 }
@@ -102,7 +109,13 @@ impl Volumes {
             secrets: Objects::new(client.clone()),
             client,
             root_dir: root_dir.to_owned(),
+            mounted: Arc::default(),
         }
+    }
+
+    /// Where the volumes of every pod are that are set up, by its uid and their names.
+    pub fn mounted(&self) -> HashMap<String, BTreeMap<String, PathBuf>> {
+        self.mounted.lock().clone()
     }
 
     /// The volumes of a pod; `interested` is told when they have to be set up again.
@@ -163,7 +176,13 @@ impl PodVolumes {
             if !used.contains(volume.name.as_str()) {
                 continue;
             }
-            match self.set_up_one(pod, volume, around, now).await {
+            let is_new = !self.mounted.contains_key(&volume.name);
+            let since = Instant::now();
+            let set_up = self.set_up_one(pod, volume, around, now).await;
+            if is_new {
+                metrics::volume(plugin(volume), since.elapsed(), set_up.is_err());
+            }
+            match set_up {
                 Ok(mounted) => {
                     self.mounted.insert(volume.name.clone(), mounted);
                 }
@@ -174,6 +193,12 @@ impl PodVolumes {
                 }),
             }
         }
+        let places = self.mounted.iter();
+        let places = places.map(|(name, mounted)| (name.clone(), mounted.path.clone()));
+        let places: BTreeMap<String, PathBuf> = places
+            .filter(|(_, path)| !path.as_os_str().is_empty())
+            .collect();
+        self.node.mounted.lock().insert(self.uid.clone(), places);
         if failures.is_empty() {
             self.up_to_date = true;
             Ok(())
@@ -186,6 +211,7 @@ impl PodVolumes {
     pub async fn tear_down(&mut self) -> Result<(), Error> {
         self.node.config_maps.forget(&self.uid);
         self.node.secrets.forget(&self.uid);
+        self.node.mounted.lock().remove(&self.uid);
         self.mounted.clear();
         self.up_to_date = false;
         let directory = self.directory.clone();
@@ -501,6 +527,29 @@ impl PodVolumes {
 }
 
 /// Runs what may wait for a disk where waiting holds nobody up.
+/// What upstream calls the plugin of the volume.
+fn plugin(volume: &Volume) -> &'static str {
+    if volume.empty_dir.is_some() {
+        "kubernetes.io/empty-dir"
+    } else if volume.host_path.is_some() {
+        "kubernetes.io/host-path"
+    } else if volume.image.is_some() {
+        "kubernetes.io/image"
+    } else if volume.nfs.is_some() {
+        "kubernetes.io/nfs"
+    } else if volume.config_map.is_some() {
+        "kubernetes.io/configmap"
+    } else if volume.secret.is_some() {
+        "kubernetes.io/secret"
+    } else if volume.projected.is_some() {
+        "kubernetes.io/projected"
+    } else if volume.downward_api.is_some() {
+        "kubernetes.io/downward-api"
+    } else {
+        "kubernetes.io/local-volume"
+    }
+}
+
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

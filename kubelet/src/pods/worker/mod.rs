@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     cgroups::Limits,
+    metrics::{self, PodStart, Work},
     probes::{Probes, Situation},
     runtime::HealthWatch,
     volumes::{Interested, PodVolumes},
@@ -100,6 +101,9 @@ pub struct Worker {
     resize_at: Option<Instant>,
     /// Whether nothing of the pod is left on the node but what its logs need.
     finished: bool,
+    /// Since when a pod that is new here is being started, and how much of that went into what is
+    /// not the kubelet's doing.
+    begun: Option<(Instant, Duration)>,
 }
 
 impl Worker {
@@ -139,6 +143,7 @@ impl Worker {
             resize: Progress::default(),
             resize_at: None,
             finished: false,
+            begun: (!known).then(|| (Instant::now(), Duration::ZERO)),
         }
     }
 
@@ -147,6 +152,8 @@ impl Worker {
         loop {
             Box::pin(self.read_letters()).await;
             self.health.mark_seen();
+            let since = Instant::now();
+            let (work, looked) = (self.work(), self.looked);
             let next = match self.stage {
                 _ if !self.looked => Box::pin(self.look()).await,
                 // In boxes: most of the time a pod's task only waits, and should be small then.
@@ -154,6 +161,9 @@ impl Worker {
                 Stage::Terminating => Box::pin(self.terminate()).await,
                 Stage::Terminated => Box::pin(self.finish()).await,
             };
+            if looked {
+                metrics::worked(work, since.elapsed());
+            }
             match next {
                 Next::Again => {}
                 Next::Wait(until) => self.wait(until, false).await,
@@ -161,6 +171,32 @@ impl Worker {
                 Next::Done => return,
             }
         }
+    }
+
+    fn work(&self) -> Work {
+        match self.stage {
+            Stage::Active if self.observed.sandboxes.is_empty() => Work::Create,
+            Stage::Active => Work::Sync,
+            Stage::Terminating | Stage::Terminated => Work::Kill,
+        }
+    }
+
+    /// Notes how long the pod took to start, once.
+    fn count_start(&mut self) {
+        if self.begun.is_none() || self.status.phase.as_deref() != Some("Running") {
+            return;
+        }
+        let Some((seen, waited)) = self.begun.take() else {
+            return;
+        };
+        let created = self.pod.metadata.creation_timestamp.as_ref();
+        let age = created.map(|created| Timestamp::now().duration_since(created.0));
+        let start = PodStart {
+            seen: seen.elapsed(),
+            created: Duration::try_from(age.unwrap_or_default()).unwrap_or_default(),
+            waited,
+        };
+        start.count();
     }
 
     async fn look(&mut self) -> Next {
@@ -365,6 +401,7 @@ impl Worker {
             kubelet_started: self.services.started,
             now: Timestamp::now(),
         });
+        self.count_start();
         self.report(false);
     }
 

@@ -18,6 +18,7 @@ use super::{
     kill::{self, Victim},
 };
 use crate::{
+    metrics,
     pods::{
         actions::KillReason,
         container::{self as config, Ingredients, MountSources},
@@ -73,13 +74,16 @@ pub async fn run_sandbox(
     config: PodSandboxConfig,
 ) -> Result<String, String> {
     fs::create_dir_all(&config.log_directory).map_err(|error| error.to_string())?;
+    let handler = services.runtime_handler(pod).await?;
     let mut request = Request::new(RunPodSandboxRequest {
-        runtime_handler: services.runtime_handler(pod).await?,
+        runtime_handler: handler.clone(),
         config: Some(config),
     });
     request.set_timeout(RUNTIME_TIMEOUT);
     let mut runtime = services.cri.runtime.clone();
+    let since = Instant::now();
     let response = runtime.run_pod_sandbox(request).await;
+    metrics::sandbox(&handler, since.elapsed(), response.is_err());
     let id = response
         .map_err(|status| describe(&status))?
         .into_inner()
@@ -144,7 +148,16 @@ impl Start {
     /// Starts the container and runs its hook.
     pub async fn run(self) -> Started {
         let mut id = None;
+        let kind = match self.kind {
+            ContainerKind::Init => "init_container",
+            ContainerKind::Regular => "container",
+            ContainerKind::Ephemeral => "ephemeral_container",
+        };
+        metrics::container_starts(kind);
         let result = Box::pin(self.steps(&mut id)).await;
+        if let Err(failed) = &result {
+            metrics::container_failed(kind, &failed.waiting.reason);
+        }
         Started { id, result }
     }
 
