@@ -135,11 +135,16 @@ impl Actions {
                 ignore_missing(Err(error))?;
                 continue;
             }
-            let message = format!("Preempted by pod {} on node {node}", preemptor.uid());
-            self.recorder
-                .on(&*victim.pod, EventType::Normal, "Preempted", message);
+            self.record_preempted(preemptor, node, victim, "");
         }
         Ok(())
+    }
+
+    /// Records that the victim had to make room; `how` ends the text.
+    pub fn record_preempted(&self, preemptor: &PodInfo, node: &str, victim: &PodInfo, how: &str) {
+        let message = format!("Preempted by pod {} on node {node}{how}", preemptor.uid());
+        self.recorder
+            .on(&*victim.pod, EventType::Normal, "Preempted", message);
     }
 
     async fn evict(&self, preemptor: &PodInfo, victim: &PodInfo) -> Result<(), kube::Error> {

@@ -4,7 +4,10 @@
 //! Enter at [`Binding::new`], which promises the volumes and devices to the pod until the binding is done
 //! with, and [`Binding::run`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use coracle_api::claims::{BOUND_BY_CONTROLLER, SELECTED_NODE};
 use coracle_client::Informer;
@@ -14,6 +17,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     actions::Actions,
@@ -36,8 +40,54 @@ pub(crate) enum Error {
     Volumes(String),
     #[error("running PreBind plugin {plugin:?}: {0}", plugin = dynamic_resources::NAME)]
     Devices(String),
+    #[error("preempted by DefaultPreemption")]
+    Preempted,
     #[error("running Bind plugin \"DefaultBinder\": {0}")]
     Pod(kube::Error),
+}
+
+/// Lets a binding be given up as long as the pod itself is not being bound.
+#[derive(Clone, Default)]
+pub(crate) struct Interrupt(Arc<Interruptible>);
+
+#[derive(Default)]
+struct Interruptible {
+    stage: Mutex<Stage>,
+    token: CancellationToken,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Waiting,
+    GivenUp,
+    /// The pod is being bound.
+    Settled,
+}
+
+impl Interrupt {
+    /// Gives the binding up; `false` when it is too late for that.
+    pub fn give_up(&self) -> bool {
+        let mut stage = self.stage();
+        if *stage == Stage::Waiting {
+            *stage = Stage::GivenUp;
+            self.0.token.cancel();
+        }
+        *stage == Stage::GivenUp
+    }
+
+    /// From now on it is too late; `false` when it was given up before.
+    fn settle(&self) -> bool {
+        let mut stage = self.stage();
+        if *stage == Stage::Waiting {
+            *stage = Stage::Settled;
+        }
+        *stage == Stage::Settled
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.0.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A pod on its way to a node.
@@ -50,6 +100,7 @@ pub(crate) struct Binding {
     volumes: Vec<String>,
     claims: Vec<String>,
     devices: Reserved,
+    interrupt: Interrupt,
 }
 
 impl Drop for Binding {
@@ -84,6 +135,7 @@ impl Binding {
             volumes,
             claims,
             devices,
+            interrupt: Interrupt::default(),
         }
     }
 
@@ -96,22 +148,40 @@ impl Binding {
         if !self.waits() {
             return self.bind_pod(actions).await;
         }
+        let prepared = tokio::select! {
+            biased;
+            () = self.interrupt.0.token.cancelled() => Err(Error::Preempted),
+            prepared = self.prepare(actions, pods) => prepared,
+        };
+        let outcome = match prepared {
+            Ok(()) if self.interrupt.settle() => self.bind_pod(actions).await,
+            Ok(()) => Err(Error::Preempted),
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            self.devices.release(&self.pod, actions).await;
+        }
+        outcome
+    }
+
+    /// What can be given up for a more important pod.
+    async fn prepare(&self, actions: &Actions, pods: &Informer<Pod>) -> Result<(), Error> {
+        let (pod, node) = (&*self.pod, &*self.node);
         // Others, as an autoscaler, are told where the pod is going to be.
-        actions.announce(&self.pod, &self.node).await;
+        actions.announce(pod, node).await;
         if !self.plan.is_empty() {
             self.bind_volumes(actions, pods)
                 .await
                 .map_err(Error::Volumes)?;
         }
-        let (pod, node) = (&*self.pod, &*self.node);
-        let outcome = match self.devices.bind(pod, node, actions).await {
-            Ok(()) => self.bind_pod(actions).await,
-            Err(why) => Err(Error::Devices(why)),
-        };
-        if outcome.is_err() {
-            self.devices.release(pod, actions).await;
-        }
-        outcome
+        self.devices
+            .bind(pod, node, actions)
+            .await
+            .map_err(Error::Devices)
+    }
+
+    pub fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
     }
 
     async fn bind_pod(&self, actions: &Actions) -> Result<(), Error> {

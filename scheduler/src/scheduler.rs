@@ -2,7 +2,7 @@
 //! decides for one pod after the other. Binding and all other writing happens beside it.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
 };
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     actions::{Actions, Nomination, condition},
-    binding::{self, Binding},
+    binding::{self, Binding, Interrupt},
     cache::Cache,
     cluster::{Cluster, Informed},
     devices::{
@@ -119,6 +119,8 @@ struct Loop {
     writes: JoinSet<Done>,
     /// Bindings that wait for volumes, which may take long: each is of a pod that waits too.
     bindings: JoinSet<Done>,
+    /// Of the bindings that wait, by the pod's UID.
+    interrupts: HashMap<String, Interrupt>,
 }
 
 impl Loop {
@@ -142,6 +144,7 @@ impl Loop {
             turn: Turn::new(RandomState::new().hash_one(0)),
             writes: JoinSet::new(),
             bindings: JoinSet::new(),
+            interrupts: HashMap::new(),
         }
     }
 
@@ -455,6 +458,10 @@ impl Loop {
         self.cache.assume(pod.clone(), node);
         self.nominator.remove(&pod.key);
         let waits = binding.waits();
+        if waits {
+            let interrupt = binding.interrupt();
+            self.interrupts.insert(pod.uid().to_owned(), interrupt);
+        }
         let (actions, pods) = (self.actions.clone(), self.pods.clone());
         let counted = metrics::binding();
         let work = async move {
@@ -533,6 +540,15 @@ impl Loop {
             .filter(|other| other.priority < pod.priority)
             .cloned()
             .collect();
+        // Those that are not bound yet need not be deleted: they look for another node.
+        let (waiting, victims): (Vec<_>, Vec<_>) = victims.into_iter().partition(|victim| {
+            let interrupt = self.interrupts.get(victim.uid());
+            interrupt.is_some_and(Interrupt::give_up)
+        });
+        for victim in waiting {
+            let how = " (in kube-scheduler memory).";
+            self.actions.record_preempted(&pod, &node, &victim, how);
+        }
         let actions = self.actions.clone();
         self.writes.spawn(async move {
             let outcome = actions.preempt(&pod, &node, &victims, &void).await;
@@ -560,6 +576,9 @@ impl Loop {
     }
 
     fn done(&mut self, done: Done) {
+        if let Done::Bound { pod, .. } = &done {
+            self.interrupts.remove(pod.info.uid());
+        }
         match done {
             Done::Reported
             | Done::Bound {

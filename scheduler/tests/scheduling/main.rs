@@ -236,3 +236,34 @@ async fn a_reservation_is_given_back_when_the_pod_cannot_be_bound() {
     api.set_bindable("web", true);
     assert_eq!(api.bound("web").await, "node1");
 }
+
+#[tokio::test]
+async fn a_pod_that_still_waits_for_its_devices_makes_room_without_being_deleted() {
+    let api = Api::start();
+    with_device(&api);
+    api.put(
+        "resourceslices",
+        json!({"metadata": {"name": "slice"}, "spec": {
+            "driver": "d", "nodeName": "node1",
+            "devices": [{"name": "x", "bindingConditions": ["Prepared"]}],
+            "pool": {"name": "p", "generation": 2, "resourceSliceCount": 1}}}),
+    );
+    api.put("resourceclaims", claim("one"));
+    api.pod("waiting", "3", &claiming("one"));
+    let announced = api
+        .until("waiting", "is announced", |pod| {
+            pod["status"]["nominatedNodeName"].is_string()
+        })
+        .await;
+    assert_eq!(announced["status"]["nominatedNodeName"], "node1");
+    api.event("waiting", "BindingConditionsPending").await;
+    api.pod("vip", "3", &json!({"priority": 9}));
+    assert_eq!(api.bound("vip").await, "node1");
+    let event = api.event("waiting", "Preempted").await;
+    assert_eq!(
+        event["message"],
+        "Preempted by pod uid-vip on node node1 (in kube-scheduler memory)."
+    );
+    assert!(api.exists("waiting"));
+    api.refused("waiting").await;
+}
