@@ -7,8 +7,10 @@
 //! times are put in canonical form. Errors have Go's words, because clients show them.
 
 pub mod go;
+mod members;
 mod names;
 mod node;
+mod path;
 mod typed;
 
 use std::{borrow::Cow, cell::RefCell};
@@ -18,7 +20,8 @@ use serde_json::Value;
 
 use self::{
     node::Node,
-    typed::{Path, Typed},
+    path::Path,
+    typed::{Failure, Typed},
 };
 use crate::{schema, strategy::DecodeError};
 
@@ -56,8 +59,9 @@ pub fn from_slice<T: DeserializeOwned>(
     problems: &mut Vec<String>,
 ) -> Result<T, DecodeError> {
     let json = as_text(json);
-    let node: Node<'_> = serde_json::from_str(&json).map_err(|error| DecodeError {
-        message: go::syntax_error(json.as_bytes()).unwrap_or_else(|| error.to_string()),
+    let node: Node<'_> = serde_json::from_str(&json).map_err(|error| {
+        let why = go::syntax_error(json.as_bytes());
+        DecodeError::Other(why.unwrap_or_else(|| error.to_string()))
     })?;
     typed(node, problems)
 }
@@ -101,8 +105,9 @@ fn typed<T: DeserializeOwned>(
         schema::of_rust_type::<T>(),
     ));
     problems.append(&mut context.problems.into_inner());
-    result.map_err(|failure| DecodeError {
-        message: failure.to_string(),
+    result.map_err(|failure| match failure {
+        Failure::Mismatch(mismatch) => DecodeError::Mismatch(mismatch),
+        Failure::Other(message) => DecodeError::Other(message),
     })
 }
 

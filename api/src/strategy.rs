@@ -42,11 +42,27 @@ pub struct Column {
     pub priority: i32,
 }
 
-/// Why a body is no object of the kind.
+/// Why a body is no object of the kind, in Go's words.
 #[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct DecodeError {
-    pub message: String,
+pub enum DecodeError {
+    #[error(transparent)]
+    Mismatch(Mismatch),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A value of a type that its field is not of.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("json: cannot unmarshal {value} into Go {target} of type {go_type}")]
+pub struct Mismatch {
+    /// What it is: `string`, `object`, `number 1.5`.
+    pub value: String,
+    /// Where it stands: `struct field PodSpec.spec.containers`, `value`.
+    pub target: String,
+    /// What should stand there: `[]v1.Container`, `v1.DNSPolicy`.
+    pub go_type: String,
+    /// The same without the names of types that are texts: `string`.
+    pub plain_type: String,
 }
 
 /// Which parts of a kind the generic handling knows: it drops the status on create, keeps it on

@@ -8,7 +8,13 @@ pub mod type_meta;
 use std::{any::Any, sync::Arc};
 
 use axum::body::Body;
-use coracle_api::{Kind, Object, Strategy, field::Path, kinds, object::Typed};
+use coracle_api::{
+    Kind, Object, Strategy,
+    field::Path,
+    kinds,
+    object::Typed,
+    strategy::{DecodeError, Mismatch},
+};
 
 use crate::{
     admission::Warnings,
@@ -120,17 +126,20 @@ pub fn patched(
     warnings: &Warnings,
 ) -> Result<Box<dyn Object>, ApiError> {
     let invalid = |why: String| {
-        let (sent, why) = match strategic {
-            Some(patch) => {
-                let patch = serde_json::from_slice(patch).unwrap_or_default();
-                (go::printed(&patch), go::for_maps(&why))
-            }
-            None => (String::from_utf8_lossy(json).into_owned(), why),
+        let sent = match strategic {
+            Some(patch) => go::printed(&serde_json::from_slice(patch).unwrap_or_default()),
+            None => String::from_utf8_lossy(json).into_owned(),
         };
         ApiError::invalid("", "", "", &vec![Path::new("patch").invalid(sent, why)])
     };
     let decoded = tolerant(kind, json, json, &mut problems);
-    let (object, _) = decoded.map_err(|error| invalid(error.to_string()))?;
+    let (object, _) = decoded.map_err(|refused| {
+        let mismatch = refused.mismatch.filter(|_| strategic.is_some());
+        invalid(match mismatch {
+            Some(mismatch) => go::for_maps(&mismatch),
+            None => refused.error.to_string(),
+        })
+    })?;
     match validation {
         FieldValidation::Strict if !problems.is_empty() => Err(invalid(strict(&problems))),
         FieldValidation::Strict | FieldValidation::Ignore => Ok(object),
@@ -147,6 +156,28 @@ fn strict(problems: &[String]) -> String {
     format!("strict decoding error: {}", problems.join(", "))
 }
 
+/// Why a body is refused.
+struct Refused {
+    error: ApiError,
+    /// The value that is of another type than its field.
+    mismatch: Option<Mismatch>,
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        Refused {
+            error,
+            mismatch: None,
+        }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
+}
+
 /// The object with its defaults, and the kind that it says it is. `sent`: what `json` was made
 /// from.
 fn tolerant(
@@ -154,12 +185,18 @@ fn tolerant(
     json: &[u8],
     sent: &[u8],
     problems: &mut Vec<String>,
-) -> Result<(Box<dyn Object>, String), ApiError> {
+) -> Result<(Box<dyn Object>, String), Refused> {
     let declared = check_type(kind, json, sent)?;
     let mut object = kind
         .strategy
         .decode(json, problems)
-        .map_err(|error| cannot_be_handled(kind, &declared, &error.message))?;
+        .map_err(|error| Refused {
+            error: cannot_be_handled(kind, &declared, &error.to_string()),
+            mismatch: match error {
+                DecodeError::Mismatch(mismatch) => Some(mismatch),
+                DecodeError::Other(_) => None,
+            },
+        })?;
     kind.strategy.default_fields(&mut *object);
     Ok((object, declared))
 }

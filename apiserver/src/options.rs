@@ -253,7 +253,7 @@ pub fn delete_options(body: &[u8], query: &Query<'_>) -> Result<DeleteOptions, A
         check_delete_type(body)?;
         let mut unknown = Vec::new();
         decode::from_slice(body, &mut unknown)
-            .map_err(|error| ApiError::bad_request(error.message))?
+            .map_err(|error| ApiError::bad_request(error.to_string()))?
     };
     let errors = meta::validate_delete_options(&options);
     if !errors.is_empty() {

@@ -25,6 +25,16 @@ pub(super) fn go_type(rust: &str) -> String {
     }
 }
 
+/// What Go calls a text that has a type of its own: `v1.DNSPolicy`. `of` is the type that has the
+/// field, such as `core.v1.PodSpec`.
+pub(super) fn named_type(of: &str, field: &str) -> Option<&'static str> {
+    let line = include_str!("named_types.txt")
+        .lines()
+        .find_map(|line| line.strip_prefix(of)?.strip_prefix(' '))?;
+    line.split(' ')
+        .find_map(|named| named.strip_prefix(field)?.strip_prefix('='))
+}
+
 /// The type's argument, when it is of that generic type.
 fn argument<'a>(rust: &'a str, generic: &str) -> Option<&'a str> {
     let (path, rest) = rust.split_once('<')?;

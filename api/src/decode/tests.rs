@@ -1,5 +1,5 @@
 use k8s_openapi::api::{
-    apps::v1::Deployment,
+    apps::v1::{Deployment, StatefulSet},
     core::v1::{Event, Pod, Secret},
 };
 use serde_json::json;
@@ -10,7 +10,7 @@ fn pod(json: &str) -> Result<(Pod, Vec<String>), String> {
     let mut problems = Vec::new();
     from_slice(json.as_bytes(), &mut problems)
         .map(|pod| (pod, problems))
-        .map_err(|error| error.message)
+        .map_err(|error| error.to_string())
 }
 
 #[test]
@@ -104,6 +104,11 @@ fn errors_are_gos() {
              of type string",
         ),
         (
+            r#"{"spec": {"dnsPolicy": 5}}"#,
+            "json: cannot unmarshal number into Go struct field PodSpec.spec.dnsPolicy of type \
+             v1.DNSPolicy",
+        ),
+        (
             r#"{"spec": {"hostNetwork": "yes"}}"#,
             "json: cannot unmarshal string into Go struct field PodSpec.spec.hostNetwork of type \
              bool",
@@ -163,4 +168,13 @@ fn untyped_json_knows_what_is_given_twice() {
         problems,
         ["duplicate field \"a.b\"", "duplicate field \"c[0].d\""]
     );
+}
+
+#[test]
+fn the_claims_of_a_stateful_set_are_claims_whatever_they_say() {
+    let json = br#"{"spec": {"volumeClaimTemplates": [{"kind": "Other", "apiVersion": "v9",
+        "metadata": {"name": "v"}}]}}"#;
+    let set: StatefulSet = from_slice(json, &mut Vec::new()).unwrap();
+    let claims = set.spec.unwrap().volume_claim_templates.unwrap();
+    assert_eq!(claims[0].metadata.name.as_deref(), Some("v"));
 }

@@ -1,29 +1,40 @@
 //! A serde deserializer over a [`Node`] that knows where in the object it is.
 
-use std::{any::type_name, borrow::Cow, collections::HashSet, fmt};
-
-use jiff::Timestamp;
-use serde::de::{
-    self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Visitor,
-    value::{CowStrDeserializer, StringDeserializer},
-};
+use std::{any::type_name, borrow::Cow, fmt};
 
 use base64::Engine as _;
+use jiff::Timestamp;
+use serde::de::{
+    self, Deserializer, Expected, IntoDeserializer, Visitor, value::StringDeserializer,
+};
 
-use super::{Context, go, names, node::Node};
+use super::{
+    Context, go,
+    members::{Elements, Entries},
+    names,
+    node::Node,
+    path::Path,
+};
 use crate::{
     object::ZERO_TIME,
     quantity,
     schema::{Field, Presence, Shape, Type, ValueType},
+    strategy::Mismatch,
 };
 
 /// Why decoding stopped, in Go's words.
 #[derive(Debug)]
-pub(super) struct Failure(String);
+pub(super) enum Failure {
+    Mismatch(Mismatch),
+    Other(String),
+}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Failure::Mismatch(mismatch) => mismatch.fmt(f),
+            Failure::Other(message) => f.write_str(message),
+        }
     }
 }
 
@@ -31,105 +42,40 @@ impl std::error::Error for Failure {}
 
 impl de::Error for Failure {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Failure(message.to_string())
+        Failure::Other(message.to_string())
     }
 
     fn invalid_value(unexpected: de::Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Failure(format!("invalid value: {unexpected}, expected {expected}"))
-    }
-}
-
-/// Where a value stands.
-pub(super) enum Path<'p> {
-    Root,
-    Field {
-        parent: &'p Path<'p>,
-        name: &'p str,
-        /// The type that has the field; empty for a key of a map.
-        of: &'static str,
-        /// What the tables know of that type.
-        known: Option<&'static Type>,
-    },
-    Index {
-        parent: &'p Path<'p>,
-        index: usize,
-    },
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Path::Root => Ok(()),
-            Path::Index { parent, index } => write!(f, "{parent}[{index}]"),
-            Path::Field { parent, name, .. } => match parent {
-                Path::Root => f.write_str(name),
-                parent => write!(f, "{parent}.{name}"),
-            },
-        }
-    }
-}
-
-impl Path<'_> {
-    /// `field PodSpec.spec.containers`, or `value` at the root: the innermost type, and the
-    /// fields from the root down. Go counts neither indices nor keys of maps.
-    fn go_target(&self) -> String {
-        let (mut owner, mut fields) = ("", Vec::new());
-        let mut path = self;
-        loop {
-            match path {
-                Path::Root => break,
-                Path::Index { parent, .. } => path = parent,
-                Path::Field {
-                    parent,
-                    name,
-                    of,
-                    known,
-                } => {
-                    if !of.is_empty() {
-                        fields.push(*name);
-                        // Go counts the struct that a field is embedded with.
-                        let embedded = known.and_then(|known| known.inlined_with(name));
-                        fields.extend(embedded.map(Type::go_name));
-                        owner = if owner.is_empty() { *of } else { owner };
-                    }
-                    path = parent;
-                }
-            }
-        }
-        if fields.is_empty() {
-            return "value".to_owned();
-        }
-        fields.reverse();
-        format!("struct field {owner}.{}", fields.join("."))
+        Failure::Other(format!("invalid value: {unexpected}, expected {expected}"))
     }
 }
 
 /// A value that is to be read as some type.
 pub(super) struct Typed<'p, 'de> {
-    node: Node<'de>,
-    path: &'p Path<'p>,
-    context: &'p Context,
-    known: Known,
+    pub node: Node<'de>,
+    pub path: &'p Path<'p>,
+    pub context: &'p Context,
+    pub known: Known,
 }
 
 /// What the tables say about a value; nothing where they know nothing.
 #[derive(Clone, Copy, Default)]
-struct Known {
+pub(super) struct Known {
     /// The type of the object that it is, or that its items are.
-    of: Option<&'static Type>,
+    pub of: Option<&'static Type>,
     /// The field that it is the value of.
-    field: Option<&'static Field>,
+    pub field: Option<&'static Field>,
 }
 
 impl Known {
-    fn item(self) -> Self {
+    pub fn item(self) -> Self {
         Known {
             of: self.of,
             field: None,
         }
     }
 
-    fn field(self, name: &str) -> Self {
+    pub fn field(self, name: &str) -> Self {
         let field = self.of.and_then(|of| of.field(name));
         Known {
             of: field.and_then(Field::object),
@@ -172,11 +118,17 @@ impl<'p, 'de> Typed<'p, 'de> {
 
     /// The value is of a type that `T` is not made from.
     fn mismatch<T>(&self, value: &str) -> Failure {
-        Failure(format!(
-            "json: cannot unmarshal {value} into Go {} of type {}",
-            self.path.go_target(),
-            names::go_type(type_name::<T>())
-        ))
+        let plain_type = names::go_type(type_name::<T>());
+        let named = self.path.field().and_then(|(of, name)| {
+            let list = plain_type.strip_suffix("string")?;
+            Some(format!("{list}{}", names::named_type(of.name, name)?))
+        });
+        Failure::Mismatch(Mismatch {
+            value: value.to_owned(),
+            target: self.path.go_target(),
+            go_type: named.unwrap_or_else(|| plain_type.clone()),
+            plain_type,
+        })
     }
 
     fn expect_number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
@@ -213,7 +165,7 @@ impl<'p, 'de> Typed<'p, 'de> {
         let Node::String(text) = &self.node else {
             return Err(self.mismatch::<V::Value>(self.node.type_name()));
         };
-        let bytes = go::base64(text).map_err(Failure)?;
+        let bytes = go::base64(text).map_err(Failure::Other)?;
         let text: StringDeserializer<Failure> = base64::engine::general_purpose::STANDARD
             .encode(bytes)
             .into_deserializer();
@@ -231,17 +183,13 @@ impl<'p, 'de> Typed<'p, 'de> {
             node => node,
         };
         match node {
-            Node::Object(entries) => visitor.visit_map(Entries {
-                duplicates: Duplicates::new(entries.len()),
-                entries: entries.into_iter(),
-                value: None,
+            Node::Object(entries) => visitor.visit_map(Entries::new(
+                entries,
                 of,
-                path: self.path,
-                context: self.context,
-                is_struct: !of.is_empty(),
-                known: self.known,
-                missing: None,
-            }),
+                self.path,
+                self.context,
+                self.known,
+            )),
             node => Err(Typed { node, ..self }.mismatch::<V::Value>(node_type)),
         }
     }
@@ -294,7 +242,7 @@ fn is_plain(of: ValueType) -> bool {
 }
 
 /// What stands for a field that is absent and that upstream always encodes.
-fn always_there(field: &Field) -> Option<Node<'static>> {
+pub(super) fn always_there(field: &Field) -> Option<Node<'static>> {
     match (field.presence, field.shape) {
         (Presence::Value, Shape::One) => Some(Node::Object(Vec::new())),
         (Presence::Always, Shape::One) => match field.value_type() {
@@ -309,15 +257,15 @@ fn always_there(field: &Field) -> Option<Node<'static>> {
 }
 
 fn canonical_quantity(text: &str) -> Result<String, Failure> {
-    quantity::canonical(text).map_err(|error| Failure(error.to_string()))
+    quantity::canonical(text).map_err(|error| Failure::Other(error.to_string()))
 }
 
 /// `format` is that of the stored text.
 fn canonical_time(text: &str, micro: bool, format: &str) -> Result<String, Failure> {
     if let Some(error) = go::time_error(text, micro) {
-        return Err(Failure(error));
+        return Err(Failure::Other(error));
     }
-    let wrong = |error: jiff::Error| Failure(format!("parsing time {text:?}: {error}"));
+    let wrong = |error: jiff::Error| Failure::Other(format!("parsing time {text:?}: {error}"));
     let time: Timestamp = text.parse().map_err(wrong)?;
     jiff::fmt::strtime::format(format, time).map_err(wrong)
 }
@@ -376,7 +324,7 @@ impl<'de> Deserializer<'de> for Typed<'_, 'de> {
                 visitor.visit_newtype_struct(zero)
             }
             ("Quantity", Node::String(_)) => self.expect_canonical(visitor, canonical_quantity),
-            ("Quantity", _) => Err(Failure(quantity::ParseError::Format.to_string())),
+            ("Quantity", _) => Err(Failure::Other(quantity::ParseError::Format.to_string())),
             ("Time" | "MicroTime", Node::Null) => {
                 let zero: StringDeserializer<Failure> = ZERO_TIME.to_owned().into_deserializer();
                 visitor.visit_newtype_struct(zero)
@@ -439,188 +387,5 @@ impl<'de> Deserializer<'de> for Typed<'_, 'de> {
     serde::forward_to_deserialize_any! {
         i8 i16 i128 u8 u16 u32 u64 u128 f32 char bytes byte_buf unit unit_struct tuple
         tuple_struct enum identifier
-    }
-}
-
-struct Elements<'p, 'de> {
-    values: std::vec::IntoIter<Node<'de>>,
-    index: usize,
-    path: &'p Path<'p>,
-    context: &'p Context,
-    known: Known,
-}
-
-impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
-    type Error = Failure;
-
-    fn next_element_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Failure> {
-        let Some(node) = self.values.next() else {
-            return Ok(None);
-        };
-        let path = Path::Index {
-            parent: self.path,
-            index: self.index,
-        };
-        self.index += 1;
-        let value = Typed {
-            node,
-            path: &path,
-            context: self.context,
-            known: self.known,
-        };
-        seed.deserialize(value).map(Some)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.values.len())
-    }
-}
-
-/// The keys that an object was found to have so far.
-enum Duplicates<'de> {
-    Few(Vec<Cow<'de, str>>),
-    Many(HashSet<Cow<'de, str>>),
-}
-
-impl<'de> Duplicates<'de> {
-    fn has(&self, key: &str) -> bool {
-        match self {
-            Duplicates::Few(keys) => keys.iter().any(|known| known == key),
-            Duplicates::Many(keys) => keys.contains(key),
-        }
-    }
-
-    fn new(keys: usize) -> Self {
-        if keys <= 16 {
-            Duplicates::Few(Vec::with_capacity(keys))
-        } else {
-            Duplicates::Many(HashSet::with_capacity(keys))
-        }
-    }
-
-    /// Whether the key is there already.
-    fn note(&mut self, key: Cow<'de, str>) -> bool {
-        match self {
-            Duplicates::Few(keys) => {
-                let again = keys.contains(&key);
-                if !again {
-                    keys.push(key);
-                }
-                again
-            }
-            Duplicates::Many(keys) => !keys.insert(key),
-        }
-    }
-}
-
-struct Entries<'p, 'de> {
-    entries: std::vec::IntoIter<(Cow<'de, str>, Node<'de>)>,
-    duplicates: Duplicates<'de>,
-    value: Option<(Cow<'de, str>, Node<'de>)>,
-    of: &'static str,
-    path: &'p Path<'p>,
-    context: &'p Context,
-    is_struct: bool,
-    known: Known,
-    /// What is added behind the entries, once that is known.
-    missing: Option<std::vec::IntoIter<(Cow<'de, str>, Node<'de>)>>,
-}
-
-impl<'de> Entries<'_, 'de> {
-    /// The next entry that was written.
-    fn next_written(&mut self) -> Option<(Cow<'de, str>, Node<'de>)> {
-        let (key, node) = self.entries.next()?;
-        let is_empty = match &node {
-            Node::Null => true,
-            Node::String(text) => text.is_empty(),
-            _ => false,
-        };
-        if is_empty && matches!(self.path, Path::Root) && matches!(&*key, "apiVersion" | "kind") {
-            return self.next_written();
-        }
-        // Of an unknown field only that is told, and once.
-        let is_known = !self.is_struct || self.knows(&key);
-        if self.duplicates.note(key.clone()) && is_known {
-            let path = Path::Field {
-                parent: self.path,
-                name: &key,
-                of: self.of,
-                known: self.known.of,
-            };
-            self.context
-                .report(|| format!("duplicate field {:?}", path.to_string()));
-        }
-        Some((key, node))
-    }
-
-    fn knows(&self, key: &str) -> bool {
-        let is_type = matches!(key, "apiVersion" | "kind") && matches!(self.path, Path::Root);
-        is_type || self.known.of.is_none_or(|of| of.field(key).is_some())
-    }
-
-    /// The next field that was not written and that upstream encodes all the same.
-    fn next_missing(&mut self) -> Option<(Cow<'de, str>, Node<'de>)> {
-        let of = self.known.of.filter(|_| self.is_struct)?;
-        let duplicates = &self.duplicates;
-        let missing = self.missing.get_or_insert_with(|| {
-            let mut missing = Vec::new();
-            of.for_each_field(&mut |field| {
-                if let Some(node) = always_there(field).filter(|_| !duplicates.has(field.name)) {
-                    missing.push((Cow::Borrowed(field.name), node));
-                }
-            });
-            missing.into_iter()
-        });
-        missing.next()
-    }
-}
-
-impl<'de> MapAccess<'de> for Entries<'_, 'de> {
-    type Error = Failure;
-
-    fn next_key_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Failure> {
-        let next = self.next_written().or_else(|| self.next_missing());
-        let Some((key, node)) = next else {
-            return Ok(None);
-        };
-        let name: CowStrDeserializer<'de, Failure> = key.clone().into_deserializer();
-        self.value = Some((key, node));
-        seed.deserialize(name).map(Some)
-    }
-
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Failure> {
-        let (key, node) = self
-            .value
-            .take()
-            .ok_or_else(|| Failure("a value was read before its key".to_owned()))?;
-        let path = Path::Field {
-            parent: self.path,
-            name: &key,
-            of: self.of,
-            known: self.known.of,
-        };
-        let known = if self.is_struct {
-            self.known.field(&key)
-        } else {
-            self.known.item()
-        };
-        let stands_for_null = known.field.filter(|_| matches!(node, Node::Null));
-        let node = stands_for_null.and_then(always_there).unwrap_or(node);
-        seed.deserialize(Typed {
-            node,
-            path: &path,
-            context: self.context,
-            known,
-        })
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.entries.len())
     }
 }

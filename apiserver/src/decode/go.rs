@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use coracle_api::strategy::Mismatch;
 use serde_json::Value;
 
 /// A value as Go prints it with `%+v`.
@@ -52,16 +53,10 @@ fn separated<T>(
     }
 }
 
-/// What a mismatch of types that was told for JSON is told as for maps. Anything else stays.
-pub fn for_maps(why: &str) -> String {
-    mismatch(why).unwrap_or_else(|| why.to_owned())
-}
-
-fn mismatch(why: &str) -> Option<String> {
-    let rest = &why[why.find("json: cannot unmarshal ")? + "json: cannot unmarshal ".len()..];
-    let (value, rest) = rest.split_once(" into Go ")?;
-    let (_, of) = rest.rsplit_once(" of type ")?;
-    let (kind, from) = match value.split(' ').next()? {
+/// What a mismatch of types is told as for maps.
+pub fn for_maps(mismatch: &Mismatch) -> String {
+    let (value, of) = (mismatch.value.as_str(), mismatch.plain_type.as_str());
+    let (kind, from) = match value.split(' ').next().unwrap_or(value) {
         "number" if value.contains('.') => ("float64", "float64"),
         "number" => ("int64", "int64"),
         "object" => ("map", "map[string]interface {}"),
@@ -69,20 +64,20 @@ fn mismatch(why: &str) -> Option<String> {
         other => (other, other),
     };
     let number = |name: &str| name.starts_with("int") || name.starts_with("float");
-    Some(if of.starts_with("map[") {
+    if of.starts_with("map[") {
         format!("cannot restore map from {kind}")
     } else if of.starts_with("[]") {
         format!("cannot restore slice from {kind}")
     } else if of == "string" || of == "bool" || number(of) {
         // What Go could convert, though JSON does not.
         if (number(from) && number(of)) || (from == "int64" && of == "string") {
-            format!("cannot convert {from} to {of}")
+            format!("cannot convert {from} to {}", mismatch.go_type)
         } else {
             format!("unrecognized type: {of}")
         }
     } else {
         format!("cannot restore struct from: {kind}")
-    })
+    }
 }
 
 #[cfg(test)]
@@ -111,14 +106,13 @@ mod tests {
             ("number 1.5", "int32", "cannot convert float64 to int32"),
             ("bool", "string", "unrecognized type: string"),
         ] {
-            let why = format!(
-                "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal {value} into Go struct field PodSpec.spec.x of type {of}"
-            );
-            assert_eq!(for_maps(&why), expected);
+            let mismatch = Mismatch {
+                value: value.to_owned(),
+                target: "struct field PodSpec.spec.x".to_owned(),
+                go_type: of.to_owned(),
+                plain_type: of.to_owned(),
+            };
+            assert_eq!(for_maps(&mismatch), expected);
         }
-        assert_eq!(
-            for_maps("strict decoding error: x"),
-            "strict decoding error: x"
-        );
     }
 }

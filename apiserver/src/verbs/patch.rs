@@ -170,7 +170,7 @@ impl PatchRequest {
             Form::Merge => patch::apply_merge(old, &self.body, &mut problems)?,
             Form::Strategic(schema) => {
                 let mut patch = api_decode::untyped(&self.body, &mut problems)
-                    .map_err(|error| ApiError::bad_request(error.message))?;
+                    .map_err(|error| ApiError::bad_request(error.to_string()))?;
                 ignore_type(&mut patch);
                 patch::apply_strategic(old, patch, schema)?
             }
