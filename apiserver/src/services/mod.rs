@@ -2,16 +2,18 @@
 //!
 //! Enter at [`Services`]. What is taken follows from what is stored: an address from its
 //! `IPAddress` object, a node port from the Services themselves. What a Service is given is
-//! written in the same transaction as the Service: the `IPAddress`, and for a port a key of its
-//! own, both on the condition that they do not exist. So nothing is given twice, whatever runs
-//! at the same time, and nothing is lost when the process dies at any point.
+//! written in the same transaction as the Service: the `IPAddress`, on the condition that it does
+//! not exist, and the object that says which ports are taken, on the condition that it is as it
+//! was read. So nothing is given twice, whatever runs at the same time, and nothing is lost when
+//! the process dies at any point.
 
 mod addresses;
 mod families;
+mod port_range;
 mod ports;
 mod repair;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use coracle_api::{
     core::service::allocation::{
@@ -20,7 +22,7 @@ use coracle_api::{
     },
     field::Path,
 };
-use coracle_store::{Compare, Write};
+use coracle_store::{Compare, Error as StoreError, Write};
 use k8s_openapi::api::{
     core::v1::{Service, ServiceSpec},
     networking::v1::{IPAddress, ServiceCIDR},
@@ -29,11 +31,12 @@ use k8s_openapi::api::{
 use crate::{
     Config, Lister,
     error::ApiError,
-    registry::{ROOT, Registry, Resource},
+    registry::{Registry, Resource},
 };
 
 use addresses::Ranges;
 use families::Family;
+use port_range::PortRange;
 use ports::Ports;
 
 const NONE: &str = "None";
@@ -85,7 +88,7 @@ impl Services {
     }
 
     /// Fills in what a new Service needs.
-    pub fn create(&self, service: &mut Service) -> Result<Companions, ApiError> {
+    pub async fn create(&self, service: &mut Service) -> Result<Companions, ApiError> {
         let name = service.metadata.name.clone().unwrap_or_default();
         let spec = service.spec.get_or_insert_default();
         normalize_cluster_ips(spec, None);
@@ -94,7 +97,8 @@ impl Services {
         if needs_cluster_ip(spec) && !is_headless(spec) {
             delta.addresses = self.give_addresses(&name, spec)?;
         }
-        let mut ports = self.ports();
+        let range = self.port_range(spec, None).await?;
+        let mut ports = self.ports(range.as_ref());
         ports.give_new(spec).map_err(|error| error.at(&name))?;
         if needs_health_check_node_port(spec) {
             ports
@@ -102,12 +106,12 @@ impl Services {
                 .map_err(|error| error.at(&name))?;
         }
         delta.ports = ports.given();
-        Ok(self.companions(service, &delta))
+        Ok(self.companions(service, &delta, range.as_ref()))
     }
 
     /// Fills in what a changed Service needs beside what it has, and lets go what it no longer
     /// needs.
-    pub fn update(&self, new: &mut Service, old: &Service) -> Result<Companions, ApiError> {
+    pub async fn update(&self, new: &mut Service, old: &Service) -> Result<Companions, ApiError> {
         let name = new.metadata.name.clone().unwrap_or_default();
         let before = old.spec.clone().unwrap_or_default();
         let spec = new.spec.get_or_insert_default();
@@ -117,7 +121,8 @@ impl Services {
             .map_err(|e| invalid(&name, &e))?;
         let mut delta = Delta::default();
         self.change_addresses(&name, spec, &before, &mut delta)?;
-        let mut ports = self.ports();
+        let range = self.port_range(spec, Some(&before)).await?;
+        let mut ports = self.ports(range.as_ref());
         ports
             .give_changed(spec, &before)
             .map_err(|error| error.at(&name))?;
@@ -135,38 +140,63 @@ impl Services {
         };
         delta.freed_ports = ports_of(&before);
         delta.freed_ports.retain(|port| !kept.contains(port));
-        Ok(self.companions(new, &delta))
+        Ok(self.companions(new, &delta, range.as_ref()))
     }
 
     /// Lets go what a Service has that is deleted, and deletes its Endpoints, so that a Service
     /// of the same name does not begin with them.
-    pub fn delete(&self, service: &Service) -> Companions {
+    pub async fn delete(&self, service: &Service) -> Result<Companions, StoreError> {
         let spec = service.spec.clone().unwrap_or_default();
         let delta = Delta {
             freed_addresses: addresses_of(&spec),
             freed_ports: ports_of(&spec),
             ..Delta::default()
         };
-        let mut companions = self.companions(service, &delta);
+        let range = match delta.freed_ports.is_empty() {
+            true => None,
+            false => Some(self.read_port_range().await?),
+        };
+        let mut companions = self.companions(service, &delta, range.as_ref());
         let (namespace, name) = names(service);
         companions.writes.push(Write::Delete {
             key: format!("{}{namespace}/{name}", self.endpoints_prefix).into(),
         });
-        companions
+        Ok(companions)
     }
 
     fn families(&self) -> Vec<Family> {
         vec![Family::of(self.config.service_cidr.addr())]
     }
 
-    fn ports(&self) -> Ports {
-        let used = self
-            .services
-            .list("")
-            .iter()
-            .flat_map(|service| service.spec.as_ref().map(ports_of).unwrap_or_default())
-            .collect();
-        Ports::new(self.config.node_ports.clone(), used)
+    /// What the ports of a Service are taken from, when it has or had any.
+    async fn port_range(
+        &self,
+        spec: &ServiceSpec,
+        before: Option<&ServiceSpec>,
+    ) -> Result<Option<PortRange>, ApiError> {
+        let has_any = |spec: &ServiceSpec| ports::may_have_any(spec) || !ports_of(spec).is_empty();
+        if has_any(spec) || before.is_some_and(has_any) {
+            return Ok(Some(self.read_port_range().await?));
+        }
+        Ok(None)
+    }
+
+    async fn read_port_range(&self) -> Result<PortRange, StoreError> {
+        let found = self.registry.store().get(&PortRange::key()).await?;
+        Ok(PortRange::read(self.config.node_ports.clone(), found))
+    }
+
+    /// The ports of all Services that are stored.
+    fn ports_in_use(&self) -> BTreeSet<u16> {
+        let services = self.services.list("");
+        let specs = services.iter().filter_map(|service| service.spec.as_ref());
+        specs.flat_map(ports_of).collect()
+    }
+
+    fn ports(&self, range: Option<&PortRange>) -> Ports {
+        let mut used = self.ports_in_use();
+        used.extend(range.into_iter().flat_map(|range| &range.taken));
+        Ports::new(self.config.node_ports.clone(), used.into_iter().collect())
     }
 
     fn ranges(&self) -> Ranges {
@@ -270,7 +300,13 @@ impl Services {
         Ok(())
     }
 
-    fn companions(&self, service: &Service, delta: &Delta) -> Companions {
+    /// `range`: as it was read when the ports were chosen.
+    fn companions(
+        &self,
+        service: &Service,
+        delta: &Delta,
+        range: Option<&PortRange>,
+    ) -> Companions {
         let mut companions = Companions::default();
         for address in &delta.addresses {
             let key = self.address_key(*address);
@@ -284,17 +320,15 @@ impl Services {
                 companions.writes.push(Write::Delete { key });
             }
         }
-        for port in &delta.ports {
-            let key = port_key(*port);
-            let (namespace, name) = names(service);
-            let value = format!("{namespace}/{name}").into();
-            companions.compares.push(Compare::Absent(key.clone()));
-            companions.writes.push(Write::Put { key, value });
+        if let Some(range) = range {
+            let mut taken = range.taken.clone();
+            taken.retain(|port| !delta.freed_ports.contains(port));
+            taken.extend(&delta.ports);
+            if let Some((compare, write)) = range.replace(&taken) {
+                companions.compares.push(compare);
+                companions.writes.push(write);
+            }
         }
-        let freed = delta.freed_ports.iter().map(|port| Write::Delete {
-            key: port_key(*port),
-        });
-        companions.writes.extend(freed);
         companions
     }
 
@@ -315,11 +349,6 @@ impl Services {
                     && parent.namespace.as_deref().unwrap_or_default() == namespace
             })
     }
-}
-
-/// The key that exists while a node port is taken. It is no object and has no cache.
-fn port_key(port: u16) -> Arc<str> {
-    format!("{ROOT}{}{port}", ports::KEYS).into()
 }
 
 fn names(service: &Service) -> (&str, &str) {

@@ -11,9 +11,6 @@ use k8s_openapi::api::core::v1::ServiceSpec;
 use super::{addresses::random, invalid};
 use crate::error::ApiError;
 
-/// What the keys of taken ports start with, below the root.
-pub const KEYS: &str = "ranges/servicenodeports/";
-
 /// The node ports that are taken, and those that a Service is being given.
 pub struct Ports {
     range: RangeInclusive<u16>,

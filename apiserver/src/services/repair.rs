@@ -1,5 +1,5 @@
 //! What must be there for Services, put back where it is missing: the range of the cluster, and
-//! the marks of what was given to Services that some other program stored.
+//! what says which addresses and ports were given to Services that some other program stored.
 
 use coracle_store::{Compare, Error, Transaction, Write};
 use k8s_openapi::{
@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
 };
 
-use super::{Delta, Services, addresses_of, ports_of};
+use super::{Delta, Services, addresses_of};
 use crate::{error::ApiError, strategy};
 
 /// Upstream's name of the range that the cluster is configured with.
@@ -26,18 +26,26 @@ impl Services {
             };
             let mut delta = Delta {
                 addresses: addresses_of(spec),
-                ports: ports_of(spec),
                 ..Delta::default()
             };
             let missing =
                 |address: &std::net::IpAddr| self.addresses.get("", &address.to_string()).is_none();
             delta.addresses.retain(missing);
-            let companions = self.companions(&service, &delta);
+            let companions = self.companions(&service, &delta, None);
             for (compare, write) in companions.compares.into_iter().zip(companions.writes) {
                 self.put_back(compare, write).await?;
             }
         }
-        Ok(())
+        self.repair_ports().await
+    }
+
+    /// Makes the taken ports those that Services have.
+    async fn repair_ports(&self) -> Result<(), ApiError> {
+        let range = self.read_port_range().await?;
+        match range.replace(&self.ports_in_use()) {
+            Some((compare, write)) => self.put_back(compare, write).await,
+            None => Ok(()),
+        }
     }
 
     /// Writes unless it is there already.

@@ -1,10 +1,12 @@
 //! Addresses and ports of Services.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
+use coracle_api::kinds;
+use coracle_store::{MemoryStore, Store as _};
 use serde_json::{Value, json};
 
-use crate::{Config, Plugins, testing::TestServer};
+use crate::{Config, Plugins, Registry, testing::TestServer};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
@@ -155,4 +157,24 @@ async fn the_clusters_own_range_is_an_object() {
         "{}",
         range.message()
     );
+}
+
+#[tokio::test]
+async fn taken_ports_stand_in_upstreams_place() {
+    let store = Arc::new(MemoryStore::default());
+    let plugins = |_: &Registry| Plugins::default();
+    let server = TestServer::on(store.clone(), Config::default(), kinds::builtin(), plugins).await;
+    let ports = json!([{"port": 80, "nodePort": 30009}]);
+    let body = service("s", json!({"type": "NodePort", "ports": ports}));
+    assert_eq!(server.post(SERVICES, &body).await.code, 201);
+    let data = async || {
+        let found = store.get("/registry/ranges/servicenodeports").await;
+        let value = found.unwrap().expect("a range").value;
+        let object: Value = serde_json::from_slice(&value).unwrap();
+        assert_eq!(object["range"], "30000-32767");
+        object["data"].clone()
+    };
+    assert_eq!(data().await, "AgA=");
+    server.delete(&format!("{SERVICES}/s"), &json!({})).await;
+    assert_eq!(data().await, "");
 }

@@ -1,6 +1,7 @@
 //! What else is written with an object: for Services, what they are given.
 
 use coracle_api::Object;
+use coracle_store::Error;
 use k8s_openapi::api::core::v1::Service;
 
 use crate::{error::ApiError, server::ApiServer, services::Companions};
@@ -11,30 +12,30 @@ pub fn has_any(server: &ApiServer, object: &dyn Object) -> bool {
 }
 
 /// Completes a new object.
-pub fn create(server: &ApiServer, object: &mut dyn Object) -> Result<Companions, ApiError> {
+pub async fn create(server: &ApiServer, object: &mut dyn Object) -> Result<Companions, ApiError> {
     match (server.services(), object.as_any_mut().downcast_mut()) {
-        (Some(services), Some(service)) => services.create(service),
+        (Some(services), Some(service)) => services.create(service).await,
         _ => Ok(Companions::default()),
     }
 }
 
 /// Completes a changed object.
-pub fn update(
+pub async fn update(
     server: &ApiServer,
     new: &mut dyn Object,
     old: &dyn Object,
 ) -> Result<Companions, ApiError> {
     let old = old.as_any().downcast_ref();
     match (server.services(), new.as_any_mut().downcast_mut(), old) {
-        (Some(services), Some(new), Some(old)) => services.update(new, old),
+        (Some(services), Some(new), Some(old)) => services.update(new, old).await,
         _ => Ok(Companions::default()),
     }
 }
 
 /// What goes with an object that ends.
-pub fn delete(server: &ApiServer, object: &dyn Object) -> Companions {
+pub async fn delete(server: &ApiServer, object: &dyn Object) -> Result<Companions, Error> {
     match (server.services(), object.as_any().downcast_ref::<Service>()) {
-        (Some(services), Some(service)) => services.delete(service),
-        _ => Companions::default(),
+        (Some(services), Some(service)) => services.delete(service).await,
+        _ => Ok(Companions::default()),
     }
 }

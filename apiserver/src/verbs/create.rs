@@ -89,7 +89,7 @@ pub async fn create_object(
             server.registry().fresh().await?;
             object = admitted.clone_object();
         }
-        let companions = companions::create(server, &mut *object)?;
+        let companions = companions::create(server, &mut *object).await?;
         strategy::prepare_for_create(kind, &mut *object, generate);
         strategy::validate_create(kind, &*object, &context.warnings)?;
         let name = object.meta().name.clone().unwrap_or_default();

@@ -159,7 +159,7 @@ async fn carry_out(
             let last = if dry_run {
                 entry.clone()
             } else {
-                let companions = companions::delete(server, &*object);
+                let companions = companions::delete(server, &*object).await?;
                 Arc::new(remove(registry, entry, companions).await?)
             };
             (

@@ -166,7 +166,7 @@ async fn change_entry(
     strategy::drop_duplicate_owners(new.meta_mut(), true, &context.warnings);
     check_version(resource, &mut *new, &*old)?;
     let companions = match change.subresource {
-        None => companions::update(server, &mut *new, &*old)?,
+        None => companions::update(server, &mut *new, &*old).await?,
         Some(_) => Companions::default(),
     };
     strategy::prepare_for_update(kind, &mut *new, &*old, change.subresource);
@@ -186,7 +186,7 @@ async fn change_entry(
         // The last write of an object is seen only in its deletion.
         let last = Entry::unindexed_at(entry.key.clone(), value, entry.revision);
         let last = last.map_err(ApiError::internal)?;
-        let gone = companions::delete(server, &*old);
+        let gone = companions::delete(server, &*old).await?;
         return Ok(remove(server.registry(), entry, gone)
             .await
             .map(|gone| Written::Stored(last.at_revision(gone.revision).into())));
