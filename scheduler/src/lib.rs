@@ -18,6 +18,8 @@ mod nominator;
 mod plugins;
 mod pod;
 mod preemption;
+#[cfg(test)]
+mod preemption_cases;
 mod queue;
 mod resources;
 mod schedule;

@@ -194,6 +194,10 @@ fn victims_on(
         budget_violations += usize::from(index < violating_count);
         victims.push(other);
     }
+    if victims.is_empty() {
+        let reason = format!("expected at least one victim pod on node {:?}", node.name);
+        return Err(Rejection::resolvable("DefaultPreemption", reason));
+    }
     victims.sort_by_cached_key(|victim| importance(victim));
     Ok(Candidate {
         node: node.name,

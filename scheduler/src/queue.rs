@@ -58,6 +58,8 @@ pub(crate) struct QueuedPod {
     preempting: bool,
     /// Something happened meanwhile that may help.
     wanted: bool,
+    /// It is not tried at all for now.
+    gated: bool,
     place: Place,
 }
 
@@ -67,7 +69,7 @@ impl QueuedPod {
         match self.place {
             Place::Active => "active",
             Place::Backoff | Place::ErrorBackoff => "backoff",
-            Place::Unschedulable if self.info.is_gated() => "gated",
+            Place::Unschedulable if self.gated => "gated",
             Place::Unschedulable => "unschedulable",
         }
     }
@@ -155,6 +157,7 @@ impl SchedulingQueue {
             errors: 0,
             preempting: false,
             wanted: false,
+            gated: false,
             place: Place::Active,
             info,
         };
@@ -302,7 +305,9 @@ impl SchedulingQueue {
 
     fn put_active(&mut self, mut pod: QueuedPod, event: &'static str) {
         pod.place = Place::Active;
-        if let Some(plugin) = self.gate(&pod.info) {
+        let gate = self.gate(&pod.info);
+        pod.gated = gate.is_some();
+        if let Some(plugin) = gate {
             pod.place = Place::Unschedulable;
             pod.rejectors = BTreeSet::from([plugin]);
         }
@@ -475,6 +480,32 @@ mod tests {
         queue.update(named("a", json!({})));
         queue.retry("default/a", "NodeAdd", now);
         assert_eq!(names(&mut queue), ["a"]);
+    }
+
+    #[test]
+    fn what_a_plugin_keeps_back_is_not_tried_and_does_not_back_off() {
+        let open = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let gate = open.clone();
+        let is_open = move || gate.load(std::sync::atomic::Ordering::Relaxed);
+        let mut queue = SchedulingQueue::new(move |_| (!is_open()).then_some("DynamicResources"));
+        let now = Instant::now();
+        queue.add(named("a", json!({})), now);
+        assert!(!queue.has_next());
+        let held = queue.get("default/a").expect("the pod");
+        assert_eq!(held.rejectors, BTreeSet::from(["DynamicResources"]));
+        assert_eq!(held.queue(), "gated");
+        queue.retry("default/a", "NodeAdd", now);
+        assert!(!queue.has_next(), "it still is kept back");
+        open.store(true, std::sync::atomic::Ordering::Relaxed);
+        queue.wake(now, "NodeAdd", |pod| {
+            pod.rejectors.contains("DynamicResources")
+        });
+        let tried = queue.pop().expect("the pod");
+        queue.put_back(tried, BTreeSet::from(["NodePorts"]), false, now);
+        assert_eq!(queue.get("default/a").unwrap().queue(), "unschedulable");
+        open.store(false, std::sync::atomic::Ordering::Relaxed);
+        queue.retry("default/a", "NodeAdd", now);
+        assert!(!queue.has_next(), "it is kept back again");
     }
 
     #[test]

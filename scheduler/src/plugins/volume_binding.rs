@@ -464,6 +464,13 @@ mod tests {
         storage.add_claim(bound("gone", "w"));
         assert_eq!(ask(&world, &using(&["c"])), both(UNREACHABLE, "ok"));
         assert_eq!(ask(&world, &using(&["gone"])), both(LOST, LOST));
+        world
+            .surroundings
+            .storage
+            .add_claim(claim("none", "9Gi", "wait"));
+        let all = [UNREACHABLE, NO_VOLUME].join(", ");
+        let found = ask(&world, &using(&["c", "none"]));
+        assert_eq!(found, both(&all, NO_VOLUME), "every reason is told");
     }
 
     #[test]
