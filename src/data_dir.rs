@@ -38,6 +38,11 @@ impl Layout {
         self.root.join("server/cred/encryption-config.json")
     }
 
+    /// What servers of one cluster prove to each other by.
+    pub fn token(&self) -> PathBuf {
+        self.root.join("server/token")
+    }
+
     pub fn tls(&self) -> PathBuf {
         self.root.join("server/tls")
     }

@@ -8,6 +8,7 @@ mod control_plane;
 mod datastore;
 mod network;
 pub mod node;
+mod token;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 

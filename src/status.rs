@@ -1,6 +1,6 @@
 //! `coracle status`: how a cluster fares, told by its API.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, bail};
 use futures::TryStreamExt as _;
@@ -26,27 +26,22 @@ const RETRY: Duration = Duration::from_millis(100);
 pub async fn run(layout: &Layout, wait: Option<Duration>) -> anyhow::Result<()> {
     let deadline = Instant::now() + wait.unwrap_or(ONE_LOOK);
     let nodes = reach(layout, deadline).await?;
-    let found = loop {
-        if wait.is_some() {
-            tokio::time::timeout_at(deadline, all_ready(&nodes))
-                .await
-                .context("the node did not become Ready in time")??;
-        }
-        let found = nodes.list(&kube::api::ListParams::default()).await?;
-        // A node that has just been started again may still be about to say that it is not.
-        if wait.is_none() || found.iter().all(is_ready) || Instant::now() >= deadline {
-            break found;
+    let found = match wait {
+        Some(_) => tokio::time::timeout_at(deadline, all_ready(&nodes))
+            .await
+            .context("the node did not become Ready in time")??,
+        None => {
+            let listed = nodes.list(&kube::api::ListParams::default()).await?;
+            let nodes = listed.iter();
+            nodes
+                .map(|node| (node.name_any(), is_ready(node)))
+                .collect()
         }
     };
     let mut unready = 0;
-    for node in found {
-        let ready = is_ready(&node);
+    for (name, ready) in found {
         unready += usize::from(!ready);
-        println!(
-            "node {} {}",
-            node.name_any(),
-            if ready { "Ready" } else { "NotReady" }
-        );
+        println!("node {name} {}", if ready { "Ready" } else { "NotReady" });
     }
     if unready > 0 {
         bail!("{unready} of the nodes are not Ready");
@@ -75,9 +70,10 @@ async fn try_reach(layout: &Layout) -> anyhow::Result<Api<Node>> {
     Ok(Api::all(client))
 }
 
-async fn all_ready(nodes: &Api<Node>) -> anyhow::Result<()> {
+/// Whether each node is Ready, once all are and there is one.
+async fn all_ready(nodes: &Api<Node>) -> anyhow::Result<BTreeMap<String, bool>> {
     let mut events = std::pin::pin!(watcher(nodes.clone(), watcher::Config::default()));
-    let mut ready = std::collections::BTreeMap::new();
+    let mut ready = BTreeMap::new();
     let mut listed = false;
     while let Some(event) = events.try_next().await? {
         match event {
@@ -91,7 +87,7 @@ async fn all_ready(nodes: &Api<Node>) -> anyhow::Result<()> {
             }
         }
         if listed && !ready.is_empty() && ready.values().all(|ready| *ready) {
-            return Ok(());
+            return Ok(ready);
         }
     }
     bail!("the API ended the watch of nodes")

@@ -13,6 +13,20 @@ pub struct StoreArgs {
     #[arg(long, value_name = "URL", env = "CORACLE_DATASTORE_ENDPOINT")]
     pub datastore_endpoint: Option<String>,
 
+    /// Secret of the cluster: servers that share an etcd must have the same [default: made at the
+    /// first start, in server/token of the data directory].
+    #[arg(short, long, env = "CORACLE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// File with the secret of the cluster.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CORACLE_TOKEN_FILE",
+        conflicts_with = "token"
+    )]
+    pub token_file: Option<PathBuf>,
+
     /// Authorities (PEM) that sign the certificate of the etcd [default: those of this machine].
     #[arg(long, value_name = "FILE", env = "CORACLE_DATASTORE_CAFILE")]
     pub datastore_cafile: Option<PathBuf>,

@@ -70,6 +70,7 @@ impl ControlPlane {
         let authentication = Authentication::new(&settings.args.authentication, &issuer(settings))?;
         let auditor = audit::open(&settings.args.audit)?.map(Arc::new);
         let datastore = Datastore::open(settings).await?;
+        datastore.agree(settings).await?;
         let service_address = network::first_address(&args.service_cidr)?;
         let kubeconfig = settings.public_kubeconfig();
         let certificates = Arc::new(Certificates::new(

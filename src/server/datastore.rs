@@ -3,7 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use coracle_apiserver::encryption::{Control, EncryptedStore, OwnKeys, Rules};
+use coracle_apiserver::{
+    encryption::{Control, EncryptedStore, OwnKeys, Rules},
+    pki::shared::{self, Places},
+};
 use coracle_store::{
     ClientFiles, EtcdConfig, EtcdStore, HistoryLimits, MemoryStore, SqliteConfig, SqliteStore,
     Store,
@@ -11,7 +14,7 @@ use coracle_store::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::Settings;
+use super::{Settings, token};
 use crate::{
     data_dir,
     file_watch::{self, FileWatch},
@@ -98,6 +101,23 @@ impl Datastore {
             store: Arc::new(store),
             reload: None,
         })
+    }
+
+    /// Makes this server one with those that keep their objects in the same store, so that tokens
+    /// and certificates of one are good for all.
+    pub async fn agree(&self, settings: &Settings) -> anyhow::Result<()> {
+        if !is_shared(settings) {
+            return Ok(());
+        }
+        let places = Places {
+            tls: settings.layout.tls(),
+            encryption_keys: settings.layout.encryption_keys(),
+        };
+        let token = token::of(settings)?;
+        shared::agree(&*self.store, &places, &token).await?;
+        token::keep(settings, &token)?;
+        info!("the servers that share the datastore have one authority");
+        Ok(())
     }
 
     /// Follows the configuration of encryption, when that was asked for.

@@ -8,14 +8,18 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::{
+    authentication::v1::{SelfSubjectReview, TokenRequest},
+    core::v1::{ConfigMap, Secret, ServiceAccount},
+};
 use kube::{
-    Api, ResourceExt as _,
+    Api, Client, Config, ResourceExt as _,
     api::{ListParams, PostParams, WatchEvent, WatchParams},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
 
-use crate::server::{PATIENCE, Server};
+use crate::server::{PATIENCE, Server, kubeconfig};
 
 /// An etcd; ends with this.
 pub struct Etcd {
@@ -100,12 +104,15 @@ async fn two_servers_on_one_etcd_are_one_cluster() {
         "--encryption-provider-config",
         file.to_str().unwrap(),
         "--disable=controllers,scheduler",
+        "--token=secret",
     ];
     wait_for(&etcd.urls[0]).await;
     let (first, second) = tokio::join!(
         Server::start_with(one, &flags),
         Server::start_with(two, &flags)
     );
+    one_authority(&first, &second, two).await;
+    refuses_another_token(&etcd.urls[0]);
     let [here, there]: [Api<ConfigMap>; 2] =
         [&first, &second].map(|server| Api::namespaced(server.client.clone(), "default"));
     let parameters = WatchParams::default().labels("!other");
@@ -164,6 +171,72 @@ async fn two_servers_on_one_etcd_are_one_cluster() {
     }
     expect(&mut events, "added", "last").await;
     assert!(there.get("last").await.is_ok());
+}
+
+/// A client of the first that trusts the first's authority reaches the second, and a token of the
+/// first is good there.
+async fn one_authority(first: &Server, second: &Server, second_folder: &Path) {
+    let read = |server: &Server| {
+        let kubeconfig = Kubeconfig::read_from(kubeconfig(server.data_dir()));
+        kubeconfig.expect("a kubeconfig")
+    };
+    let (mut config, other) = (read(first), read(second));
+    let cluster = |config: &Kubeconfig| config.clusters[0].cluster.clone().expect("a cluster");
+    let server = cluster(&other).server;
+    config.clusters[0]
+        .cluster
+        .as_mut()
+        .expect("a cluster")
+        .server = server;
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(config, &options).await;
+    let mut config = config.expect("a configuration");
+    let client = Client::try_from(config.clone()).expect("a client");
+    client
+        .apiserver_version()
+        .await
+        .expect("the second trusts the first's client");
+
+    let accounts: Api<ServiceAccount> = Api::namespaced(first.client.clone(), "default");
+    let account = serde_json::from_value(json!({"metadata": {"name": "robot"}}));
+    let account = accounts
+        .create(&PostParams::default(), &account.expect("an account"))
+        .await;
+    account.expect("it is created");
+    let request = TokenRequest::default();
+    let token = accounts
+        .create_token_request("robot", &PostParams::default(), &request)
+        .await;
+    let token = token.expect("a token").status.expect("it was issued").token;
+    config.auth_info = AuthInfo {
+        token: Some(token.expect("a token").into()),
+        ..AuthInfo::default()
+    };
+    let client = Client::try_from(config).expect("a client");
+    let review = SelfSubjectReview::default();
+    let review = Api::<SelfSubjectReview>::all(client)
+        .create(&PostParams::default(), &review)
+        .await;
+    let user = review
+        .expect("the token is good")
+        .status
+        .and_then(|status| status.user_info);
+    let name = user.and_then(|user| user.username);
+    assert_eq!(name.as_deref(), Some("system:serviceaccount:default:robot"));
+    let kept = std::fs::read_to_string(second_folder.join("server/token"));
+    assert_eq!(kept.expect("the token is kept"), "secret\n");
+}
+
+fn refuses_another_token(etcd: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--datastore-endpoint", etcd, "--token=guess"];
+    let mut process = crate::server::spawn(folder.path(), &flags);
+    assert!(!process.wait().expect("it ends").success());
+    let log = crate::server::log(folder.path());
+    assert!(
+        log.contains("belongs to a cluster with another token"),
+        "{log}"
+    );
 }
 
 type Events<'a> = futures::stream::BoxStream<'a, kube::Result<WatchEvent<ConfigMap>>>;

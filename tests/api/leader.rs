@@ -98,7 +98,15 @@ async fn of_two_servers_one_works_and_the_other_takes_over() {
         return;
     };
     etcd::wait_for(&etcd.urls[0]).await;
-    let flags = |name: &'static str| ["--datastore-endpoint", &etcd.urls[0], "--node-name", name];
+    let flags = |name: &'static str| {
+        [
+            "--datastore-endpoint",
+            &etcd.urls[0],
+            "--token=secret",
+            "--node-name",
+            name,
+        ]
+    };
     let first = Server::start_with(one, &flags("one")).await;
     until("the first leads", async || {
         holders(&first.client).await == ["one", "one"]

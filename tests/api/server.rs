@@ -58,6 +58,10 @@ impl Server {
         }
     }
 
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.0.id()
     }

@@ -376,7 +376,6 @@ pub fn sent(info: &RequestInfo, bytes: usize) {
 
 /// How many requests of a sort are under way or wait, and the most there were in the last second:
 /// what upstream shows.
-#[derive(Default)]
 pub struct Sort {
     now: AtomicU64,
     /// The second since the start of the process in the upper half, the most in the lower.
@@ -386,6 +385,13 @@ pub struct Sort {
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Sort {
+    const fn new() -> Self {
+        Sort {
+            now: AtomicU64::new(0),
+            most: AtomicU64::new(0),
+        }
+    }
+
     fn begin(&self) {
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         let second = START.elapsed().as_secs();
@@ -429,13 +435,9 @@ struct Sorts {
 
 impl Sorts {
     const fn new() -> Self {
-        const NONE: Sort = Sort {
-            now: AtomicU64::new(0),
-            most: AtomicU64::new(0),
-        };
         Sorts {
-            mutating: NONE,
-            read_only: NONE,
+            mutating: Sort::new(),
+            read_only: Sort::new(),
         }
     }
 
@@ -574,7 +576,7 @@ mod tests {
 
     #[test]
     fn the_most_of_the_last_second_is_shown() {
-        let sort = Sort::default();
+        let sort = Sort::new();
         sort.begin();
         sort.begin();
         sort.end();

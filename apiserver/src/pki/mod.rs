@@ -7,6 +7,7 @@
 mod authority;
 mod files;
 mod kubeconfig;
+pub mod shared;
 
 use std::path::{Path, PathBuf};
 

@@ -32,6 +32,9 @@ pub use status::Pressure;
 /// Before a write that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How long the runtime may take to start until a node that was Ready is said not to be.
+const STARTING: Duration = Duration::from_secs(10);
+
 /// What the agent needs of the rest of the kubelet.
 pub struct Dependencies {
     pub client: Client,
@@ -149,6 +152,9 @@ impl NodeAgent {
     /// Writes the status whenever it changes, and in any case every
     /// [`Config::node_status_update_frequency`].
     async fn report(&mut self) {
+        // Nothing is known of a runtime that starts with us: that is no reason to say that a node
+        // which was Ready is not.
+        let _ = tokio::time::timeout(STARTING, self.settle()).await;
         loop {
             if let Err(error) = self.write().await {
                 tracing::debug!(%error, "cannot write the node's status, trying again");
@@ -164,6 +170,18 @@ impl NodeAgent {
                 () = self.dependencies.images_changed.notified() => {}
                 () = tokio::time::sleep(self.config.node_status_update_frequency) => {}
             }
+        }
+    }
+
+    /// Waits until the status would not take back that the node is Ready.
+    async fn settle(&mut self) {
+        loop {
+            let known = self.nodes.get("", &self.config.node_name);
+            let before = known.as_ref().and_then(|node| node.status.as_ref());
+            if !status::takes_back(before, &self.status(before).await) {
+                return;
+            }
+            self.dependencies.health.changed().await;
         }
     }
 

@@ -103,6 +103,15 @@ pub fn status(facts: &Facts<'_>) -> NodeStatus {
     }
 }
 
+/// Whether the node was Ready and would not be any more.
+pub fn takes_back(before: Option<&NodeStatus>, now: &NodeStatus) -> bool {
+    let ready = |status: &NodeStatus| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.any(|known| known.type_ == "Ready" && known.status == "True")
+    };
+    before.is_some_and(ready) && !ready(now)
+}
+
 /// The events that go with the conditions that have changed: reason and message.
 pub fn transitions(
     before: Option<&NodeStatus>,
@@ -277,6 +286,23 @@ mod tests {
 
     use super::*;
     use crate::{config::RuntimeSource, runtime::Condition};
+
+    #[test]
+    fn only_a_node_that_was_ready_can_cease_to_be() {
+        let status = |ready: &str| NodeStatus {
+            conditions: Some(vec![NodeCondition {
+                type_: "Ready".to_owned(),
+                status: ready.to_owned(),
+                ..NodeCondition::default()
+            }]),
+            ..NodeStatus::default()
+        };
+        let (yes, no) = (status("True"), status("False"));
+        assert!(takes_back(Some(&yes), &no));
+        assert!(!takes_back(Some(&yes), &yes));
+        assert!(!takes_back(Some(&no), &no));
+        assert!(!takes_back(None, &no));
+    }
 
     fn ready(ready: bool) -> Option<Condition> {
         Some(Condition {
