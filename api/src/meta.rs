@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use options::{
     validate_create_options, validate_delete_options, validate_field_manager,
-    validate_patch_options,
+    validate_forced_delete_options, validate_patch_options,
 };
 pub use validate::{
     validate, validate_annotations, validate_conditions, validate_finalizer, validate_label_name,

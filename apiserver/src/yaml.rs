@@ -217,6 +217,10 @@ impl<'de> Visitor<'de> for &mut Reader {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = fields.next_key::<Value>()? {
+            if key.is_null() {
+                let value = fields.next_value_seed(&mut *self)?;
+                return Err(A::Error::custom(null_key(&value)));
+            }
             let Some(key) = self.key(key) else {
                 let merged = fields.next_value_seed(&mut *self)?;
                 merge(&mut map, merged).ok_or_else(|| A::Error::custom(BAD_MERGE))?;
@@ -249,6 +253,15 @@ impl Reader {
             other => Some(other.to_string()),
         }
     }
+}
+
+/// Go's words for a key that is null.
+fn null_key(value: &Value) -> String {
+    let shown = match value {
+        Value::Null => "<nil>".to_owned(),
+        value => value.to_string(),
+    };
+    format!("unsupported map key of type: %!s(<nil>), key: <nil>, value: {shown}")
 }
 
 /// Takes over the fields of a map, or of several of which the first counts most.
@@ -309,6 +322,10 @@ mod tests {
             "json: unsupported value: +Inf"
         );
         assert_eq!(read(b"<<: 1").err().unwrap(), BAD_MERGE);
+        assert_eq!(
+            read(b"a: {~: x}").err().unwrap(),
+            "unsupported map key of type: %!s(<nil>), key: <nil>, value: \"x\""
+        );
     }
 
     #[test]

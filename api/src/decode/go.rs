@@ -192,6 +192,7 @@ fn wrong(byte: u8, context: &str) -> String {
         b'\r' => "\\r".to_owned(),
         b'\t' => "\\t".to_owned(),
         byte if byte < 0x20 || byte == 0x7f => format!("\\x{byte:02x}"),
+        byte @ (0x80..=0xa0 | 0xad) => format!("\\u{byte:04x}"),
         byte => char::from(byte).to_string(),
     };
     format!("invalid character '{shown}' {context}")

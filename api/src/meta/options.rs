@@ -100,24 +100,29 @@ pub fn validate_delete_options(options: &DeleteOptions) -> ErrorList {
     errors.extend(validate_dry_run(
         options.dry_run.as_deref().unwrap_or_default(),
     ));
-    if options.ignore_store_read_error_with_cluster_breaking_potential == Some(true) {
-        let path = Path::new("ignoreStoreReadErrorWithClusterBreakingPotential");
-        for (set, other) in [
-            (
-                options.dry_run.as_ref().is_some_and(|d| !d.is_empty()),
-                "dryRun",
-            ),
-            (options.propagation_policy.is_some(), "propagationPolicy"),
-            (options.orphan_dependents.is_some(), "orphanDependents"),
-            (options.grace_period_seconds.is_some(), "gracePeriodSeconds"),
-            (options.preconditions.is_some(), "preconditions"),
-        ] {
-            if set {
-                errors.push(path.invalid(
-                    Value::Bool(true),
-                    format!("cannot be set together with .{other}"),
-                ));
-            }
+    errors
+}
+
+/// What is wrong with options for the deletion of an object that cannot be read: none may be given
+/// that would have to read it.
+pub fn validate_forced_delete_options(options: &DeleteOptions) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let path = Path::new("ignoreStoreReadErrorWithClusterBreakingPotential");
+    for (set, other) in [
+        (
+            options.dry_run.as_ref().is_some_and(|d| !d.is_empty()),
+            "dryRun",
+        ),
+        (options.propagation_policy.is_some(), "propagationPolicy"),
+        (options.orphan_dependents.is_some(), "orphanDependents"),
+        (options.grace_period_seconds.is_some(), "gracePeriodSeconds"),
+        (options.preconditions.is_some(), "preconditions"),
+    ] {
+        if set {
+            errors.push(path.invalid(
+                Value::Bool(true),
+                format!("cannot be set together with .{other}"),
+            ));
         }
     }
     errors

@@ -141,7 +141,9 @@ fn fail_if_any(kind: &Kind, object: &dyn Object, errors: &ErrorList) -> Result<(
         return Ok(());
     }
     let name = object.meta().name.as_deref().unwrap_or_default();
-    Err(ApiError::invalid(&kind.group, &kind.kind, name, errors))
+    // Upstream names the kind that it stores.
+    let (group, _, stored) = kind.stored_as();
+    Err(ApiError::invalid(group, stored, name, errors))
 }
 
 /// The object as it is stored: without resourceVersion, in the stored version.

@@ -45,8 +45,10 @@ pub async fn delete(
     context.audit_json(&body);
     let options = options::delete_options(&body, &query)?;
     let info = &context.info;
-    if options.ignore_store_read_error_with_cluster_breaking_potential == Some(true) {
-        return unsafe_delete::delete(server, context, resource, &output).await;
+    let is_forced = options.ignore_store_read_error_with_cluster_breaking_potential == Some(true);
+    // What can be read is deleted as always: upstream ignores the option by default.
+    if is_forced && unsafe_delete::applies(server, context, resource).await? {
+        return unsafe_delete::delete(server, context, resource, &options, &output).await;
     }
     let deleted = delete_object(
         server,

@@ -5,10 +5,10 @@
 //! deletion or admission.
 
 use axum::body::Body;
-use coracle_api::field::Path;
+use coracle_api::{field::Path, meta};
 use coracle_store::{Compare, Error, Transaction, Write};
 use http::{Response, StatusCode};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta};
 
 use super::{
     delete::success,
@@ -26,16 +26,38 @@ use crate::{
 const VERB: &str = "unsafe-delete-ignore-read-errors";
 const OPTION: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
+/// Whether what the request names is there and cannot be read.
+pub async fn applies(
+    server: &ApiServer,
+    context: &Context,
+    resource: &Resource,
+) -> Result<bool, ApiError> {
+    let key = cache_of(resource)?.key(&context.info.namespace, &context.info.name);
+    server.registry().fresh().await?;
+    Ok(unreadable(server.registry(), &key).is_some())
+}
+
 /// Removes the key that the request names.
 ///
 /// # Errors
-/// The object can be read, or there is none: there is nothing to be forced.
+/// An option was given that would have to read the object. The object can be read, or there is
+/// none: there is nothing to be forced.
 pub async fn delete(
     server: &ApiServer,
     context: &Context,
     resource: &Resource,
+    options: &DeleteOptions,
     output: &Output,
 ) -> Result<Response<Body>, ApiError> {
+    let errors = meta::validate_forced_delete_options(options);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(
+            "meta.k8s.io",
+            "DeleteOptions",
+            "",
+            &errors,
+        ));
+    }
     let mut info = context.info.clone();
     info.verb = VERB.to_owned();
     server
