@@ -86,8 +86,7 @@ impl Inventory {
         let local = self.on_node.get(name).map_or(&[][..], Vec::as_slice);
         let nearby = local.iter().chain(&self.shared);
         let nearby = nearby.map(|&index| &*self.slices[index]);
-        let all: Vec<&ResourceSlice> = self.slices.iter().map(|slice| &**slice).collect();
-        let pools = pools::gather(node, nearby, &all);
+        let pools = pools::gather(node, nearby, &self.slices);
         let candidates: Vec<Candidate<'_>> = candidates(&pools);
         let matcher = Matcher {
             inventory: self,

@@ -3,7 +3,10 @@
 //! Enter at [`gather`]. A pool is all slices of a driver under one name and of the newest
 //! generation; while some of them are missing nothing is allocated from it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use coracle_api::quantity::Amount;
 use k8s_openapi::api::{
@@ -107,7 +110,7 @@ fn is_relevant(slice: &ResourceSlice, node: &Node) -> bool {
 pub(super) fn gather<'a>(
     node: &Node,
     nearby: impl Iterator<Item = &'a ResourceSlice>,
-    all: &[&'a ResourceSlice],
+    all: &'a [Arc<ResourceSlice>],
 ) -> Vec<Pool<'a>> {
     let mut found: BTreeMap<(&str, &str), Vec<&ResourceSlice>> = BTreeMap::new();
     for slice in nearby.filter(|slice| is_relevant(slice, node)) {
@@ -138,7 +141,10 @@ pub(super) fn gather<'a>(
 }
 
 /// `None`: the pool is out of date.
-fn build<'a>(mut slices: Vec<&'a ResourceSlice>, all: &[&'a ResourceSlice]) -> Option<Pool<'a>> {
+fn build<'a>(
+    mut slices: Vec<&'a ResourceSlice>,
+    all: &'a [Arc<ResourceSlice>],
+) -> Option<Pool<'a>> {
     let spec = &slices.first()?.spec;
     let wanted = usize::try_from(spec.pool.resource_slice_count).unwrap_or(0);
     let mut pool = Pool {
@@ -241,10 +247,9 @@ mod tests {
         serde_json::from_value(slice).unwrap()
     }
 
-    fn seen(slices: &[ResourceSlice]) -> String {
+    fn seen(slices: &[Arc<ResourceSlice>]) -> String {
         let node = testing::node("n", json!({ "metadata": { "labels": { "zone": "z" } } }));
-        let all: Vec<&ResourceSlice> = slices.iter().collect();
-        let pools = gather(&node, slices.iter(), &all);
+        let pools = gather(&node, slices.iter().map(|slice| &**slice), slices);
         let pools = pools.iter().map(|pool| {
             let devices = pool.slices.iter().flat_map(|slice| devices(slice));
             let devices: Vec<&str> = devices.map(|device| device.name.as_str()).collect();
@@ -362,6 +367,7 @@ mod tests {
                 "Invalid ",
             ),
         ] {
+            let slices: Vec<_> = slices.into_iter().map(Arc::new).collect();
             assert_eq!(seen(&slices), expected, "{what}");
         }
     }
