@@ -91,6 +91,14 @@ impl ApiError {
         self
     }
 
+    /// The same error without such a hint.
+    pub fn without_retry(mut self) -> Self {
+        if let Some(details) = &mut self.0.details {
+            details.retry_after_seconds = None;
+        }
+        self
+    }
+
     pub fn code(&self) -> StatusCode {
         self.0
             .code

@@ -112,6 +112,9 @@ async fn exact_versions_show_the_past_and_future_ones_fail() {
     let recent = format!("?resourceVersion={version}&resourceVersionMatch=NotOlderThan");
     assert_eq!(names(&server, &recent).await, ["a", "b"]);
     assert_eq!(names(&server, "?resourceVersion=0").await, ["a", "b"]);
+    // Such a list has no pages.
+    let whole = "?resourceVersion=0&limit=1";
+    assert_eq!(names(&server, whole).await, ["a", "b"]);
     for query in [
         "?resourceVersionMatch=Exact",
         "?resourceVersion=1&resourceVersionMatch=Other",

@@ -44,7 +44,12 @@ pub async fn list(
     if options.resource_version != "0" {
         all_readable(server.registry(), &start.prefix)?;
     }
-    let page = page(&objects, &filter, &start, options.limit);
+    // Upstream answers such a list from its cache, whole.
+    let limit = match options.resource_version.as_str() {
+        "0" => 0,
+        _ => options.limit,
+    };
+    let page = page(&objects, &filter, &start, limit);
     storage::Of::cache(cache).listed(page.entries.len());
     let mut meta = ListMeta {
         resource_version: revision.to_string(),
@@ -175,7 +180,8 @@ async fn snapshot(
         let objects = cache.objects();
         return Ok((revision, objects));
     };
-    registry.reached(exact).await?;
+    let reached = registry.reached(exact).await;
+    reached.map_err(ApiError::without_retry)?;
     if exact >= registry.horizon()
         && let Ok(objects) = cache.objects_at(exact)
     {
