@@ -1,6 +1,7 @@
 //! `resource.k8s.io` (dynamic resource allocation): one file per kind, one line per kind in [`kinds`].
 
 mod capacity_validation;
+mod claim_status;
 mod device_class;
 mod device_validation;
 mod resource_claim;

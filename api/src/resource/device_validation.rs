@@ -67,7 +67,12 @@ pub fn device(
              `perDeviceNodeSelection` is set to true in the ResourceSlice spec",
         ));
     }
-    binding_conditions(device, path, errors);
+    binding_conditions(
+        &device.binding_conditions,
+        &device.binding_failure_conditions,
+        path,
+        errors,
+    );
 }
 
 fn attributes_and_capacities(device: &Device, path: &Path, errors: &mut ErrorList) {
@@ -248,11 +253,12 @@ fn nodes(device: &Device, path: &Path, errors: &mut ErrorList) {
 }
 
 /// What a Pod waits for before it is bound, and what ends the wait: both or neither.
-fn binding_conditions(device: &Device, path: &Path, errors: &mut ErrorList) {
-    let (awaited, failures) = (
-        &device.binding_conditions,
-        &device.binding_failure_conditions,
-    );
+pub fn binding_conditions(
+    awaited: &Option<Vec<String>>,
+    failures: &Option<Vec<String>>,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     let awaited_path = path.child("bindingConditions");
     let failures_path = path.child("bindingFailureConditions");
     for (conditions, path) in [(awaited, &awaited_path), (failures, &failures_path)] {

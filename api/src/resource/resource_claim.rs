@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde_json::Value;
 
-use super::validation;
+use super::{claim_status, validation};
 use crate::{
     field::{ErrorList, Path},
     internal, shape,
-    strategy::{Behaviour, Column, Shape, StatusMeta},
+    strategy::{Behaviour, Column, Shape, StatusMeta, Subresource},
     table::{AGE, NAME, age, column, name},
     zero::list,
 };
@@ -32,6 +32,10 @@ impl Behaviour for ResourceClaim {
         let (new, old, path) = (&self.spec, &old.spec, Path::new("spec"));
         internal::immutable("ResourceClaimSpec", new, old, &path, &mut errors);
         errors
+    }
+
+    fn validate_subresource(&self, old: &Self, _subresource: Subresource) -> ErrorList {
+        claim_status::update(self, old)
     }
 
     fn columns() -> &'static [Column] {

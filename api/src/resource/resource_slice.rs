@@ -160,22 +160,26 @@ fn validate_spec(spec: &ResourceSliceSpec, old: Option<&ResourceSliceSpec>) -> E
 }
 
 fn pool(pool: &ResourcePool, path: &Path, errors: &mut ErrorList) {
-    let name_path = path.child("name");
-    if pool.name.is_empty() {
-        errors.push(name_path.required(""));
-    } else {
-        if pool.name.len() > MAX_POOL_NAME {
-            errors.push(name_path.too_long(MAX_POOL_NAME));
-        }
-        for part in pool.name.split('/') {
-            check::subdomain(part, &name_path, errors);
-        }
-    }
+    pool_name(&pool.name, &path.child("name"), errors);
     let count = pool.resource_slice_count;
     check::positive(count, &path.child("resourceSliceCount"), errors);
     if pool.generation < 0 {
         let path = path.child("generation");
         errors.push(path.invalid(pool.generation, "must be greater than or equal to zero"));
+    }
+}
+
+/// The name of a pool: DNS subdomains with slashes between them.
+pub(super) fn pool_name(name: &str, path: &Path, errors: &mut ErrorList) {
+    if name.is_empty() {
+        errors.push(path.required(""));
+        return;
+    }
+    if name.len() > MAX_POOL_NAME {
+        errors.push(path.too_long(MAX_POOL_NAME));
+    }
+    for part in name.split('/') {
+        check::subdomain(part, path, errors);
     }
 }
 

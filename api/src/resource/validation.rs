@@ -205,6 +205,33 @@ fn constraint(
     }
 }
 
+/// The name of a request, or of one of its subrequests behind a slash.
+pub fn request_reference(
+    reference: &str,
+    requests: &[DeviceRequest],
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    let parts: Vec<&str> = reference.split('/').collect();
+    if parts.len() > 2 {
+        errors.push(path.invalid(reference, NO_REQUEST));
+        return;
+    }
+    for part in &parts {
+        check::dns_label(part, path, errors);
+    }
+    let request = requests.iter().find(|request| request.name == parts[0]);
+    let is_known = request.is_some_and(|request| match parts.get(1) {
+        None => true,
+        Some(part) => list(&request.first_available)
+            .iter()
+            .any(|sub_request| sub_request.name == **part),
+    });
+    if !is_known {
+        errors.push(path.invalid(reference, NO_REQUEST));
+    }
+}
+
 fn request_references(
     names: &[String],
     requests: &[DeviceRequest],
@@ -215,25 +242,7 @@ fn request_references(
         return;
     }
     for (index, reference) in names.iter().enumerate() {
-        let path = path.index(index);
-        let parts: Vec<&str> = reference.split('/').collect();
-        if parts.len() > 2 {
-            errors.push(path.invalid(reference.as_str(), NO_REQUEST));
-            continue;
-        }
-        for part in &parts {
-            check::dns_label(part, &path, errors);
-        }
-        let request = requests.iter().find(|request| request.name == parts[0]);
-        let is_known = request.is_some_and(|request| match parts.get(1) {
-            None => true,
-            Some(part) => list(&request.first_available)
-                .iter()
-                .any(|sub_request| sub_request.name == **part),
-        });
-        if !is_known {
-            errors.push(path.invalid(reference.as_str(), NO_REQUEST));
-        }
+        request_reference(reference, requests, &path.index(index), errors);
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     unique(&names, path, errors);
