@@ -1,43 +1,33 @@
 //! The volumes of one pod.
 
+mod files;
+mod needs;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Instant,
 };
 
-use coracle_api::{
-    core::pod::resources::{is_huge_page, pod_limits},
-    quantity::{Amount, ResourceList},
-};
+use coracle_api::quantity::ResourceList;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ConfigMap, EmptyDirVolumeSource, ImageVolumeSource, NFSVolumeSource, PersistentVolume, Pod,
-    PodSpec, ProjectedVolumeSource, Secret, Volume,
+    Secret, Volume,
 };
 use kube::{Client, ResourceExt as _};
 use parking_lot::Mutex;
 
+use needs::{group, huge_page_size, memory_size, plugin, references, used_volumes};
+
 use super::{
-    Error, Objects, atomic, claims, directories, nested,
-    objects::Interested,
-    ownership::{self, Group},
-    payload::{self, Selection},
-    teardown,
-    tokens::{Tokens, Wanted},
+    Error, Objects, claims, directories, objects::Interested, ownership, teardown, tokens::Tokens,
 };
 use crate::{
     metrics,
-    pods::{
-        env::{self, Addresses},
-        security,
-        spec::{ephemeral_as_container, ephemeral_containers, main_containers, spec},
-    },
+    pods::{env::Addresses, spec::spec},
 };
-
-/// The modes of files when a volume does not say; the API server fills them in.
-const DEFAULT_MODE: u32 = 0o644;
 
 /// What the volumes of all pods share.
 #[derive(Clone)]
@@ -349,205 +339,6 @@ impl PodVolumes {
         }
         Err(Error::Source("no volume plugin matched".to_owned()))
     }
-
-    /// Volumes that are written from objects of the API.
-    async fn of_files(
-        &mut self,
-        pod: &Pod,
-        volume: &Volume,
-        around: &Around<'_>,
-        now: Timestamp,
-    ) -> Result<MountedVolume, Error> {
-        let namespace = pod.namespace().unwrap_or_default();
-        let mode = |mode| payload::mode(mode, DEFAULT_MODE);
-        let (plugin, in_memory, payload) = if let Some(source) = &volume.config_map {
-            let selection = Selection {
-                items: source.items.as_deref().unwrap_or_default(),
-                default_mode: mode(source.default_mode),
-                optional: source.optional == Some(true),
-            };
-            let payload = self
-                .config_map(&namespace, &source.name, &selection)
-                .await?;
-            ("configmap", false, payload)
-        } else if let Some(source) = &volume.secret {
-            let selection = Selection {
-                items: source.items.as_deref().unwrap_or_default(),
-                default_mode: mode(source.default_mode),
-                optional: source.optional == Some(true),
-            };
-            let name = source.secret_name.as_deref().unwrap_or_default();
-            let payload = self.secret(&namespace, name, &selection).await?;
-            ("secret", true, payload)
-        } else if let Some(source) = &volume.downward_api {
-            let items = source.items.as_deref().unwrap_or_default();
-            let default_mode = mode(source.default_mode);
-            let payload = payload::downward(
-                items,
-                pod,
-                default_mode,
-                around.addresses,
-                around.allocatable,
-            )?;
-            ("downward-api", true, payload)
-        } else if let Some(source) = &volume.projected {
-            let payload = self.projected(pod, source, around, now).await?;
-            ("projected", true, payload)
-        } else {
-            return Err(Error::Source("no volume plugin matched".to_owned()));
-        };
-        let directory = self.volume_dir(plugin, &volume.name);
-        self.write(pod, volume, &directory, in_memory, payload)
-            .await?;
-        Ok(MountedVolume {
-            path: directory,
-            read_only: true,
-            image: None,
-        })
-    }
-
-    async fn write(
-        &self,
-        pod: &Pod,
-        volume: &Volume,
-        directory: &Path,
-        in_memory: bool,
-        payload: atomic::Payload,
-    ) -> Result<(), Error> {
-        let directory = directory.to_owned();
-        let mount_points = nested::mount_points(spec(pod), &volume.name);
-        let group = group(pod);
-        on_disk(move || {
-            if in_memory {
-                directories::make_in_memory(&directory, None)?;
-            } else {
-                directories::make(&directory)?;
-            }
-            for point in mount_points {
-                let point = directory.join(point);
-                std::fs::create_dir_all(&point).map_err(Error::io(&point))?;
-            }
-            atomic::write(&directory, &payload, |_| match group {
-                Some(group) => ownership::give(&directory, group, true),
-                None => Ok(()),
-            })?;
-            Ok(())
-        })
-        .await
-    }
-
-    async fn config_map(
-        &self,
-        namespace: &str,
-        name: &str,
-        selection: &Selection<'_>,
-    ) -> Result<atomic::Payload, Error> {
-        let object = self.node.config_maps.get(namespace, name).await;
-        let object = object.map_err(Error::Source)?;
-        if object.is_none() && !selection.optional {
-            return Err(Error::Source(format!("configmap {name:?} not found")));
-        }
-        payload::config_map(object.as_deref(), selection)
-    }
-
-    async fn secret(
-        &self,
-        namespace: &str,
-        name: &str,
-        selection: &Selection<'_>,
-    ) -> Result<atomic::Payload, Error> {
-        let object = self.node.secrets.get(namespace, name).await;
-        let object = object.map_err(Error::Source)?;
-        if object.is_none() && !selection.optional {
-            return Err(Error::Source(format!("secret {name:?} not found")));
-        }
-        payload::secret(object.as_deref(), selection)
-    }
-
-    async fn projected(
-        &mut self,
-        pod: &Pod,
-        source: &ProjectedVolumeSource,
-        around: &Around<'_>,
-        now: Timestamp,
-    ) -> Result<atomic::Payload, Error> {
-        let namespace = pod.namespace().unwrap_or_default();
-        let default_mode = payload::mode(source.default_mode, DEFAULT_MODE);
-        let user = only_user(pod);
-        let mut payload = atomic::Payload::new();
-        let mut errors = Vec::new();
-        for source in source.sources.iter().flatten() {
-            let part = if let Some(source) = &source.config_map {
-                let selection = Selection {
-                    items: source.items.as_deref().unwrap_or_default(),
-                    default_mode,
-                    optional: source.optional == Some(true),
-                };
-                self.config_map(&namespace, &source.name, &selection).await
-            } else if let Some(source) = &source.secret {
-                let selection = Selection {
-                    items: source.items.as_deref().unwrap_or_default(),
-                    default_mode,
-                    optional: source.optional == Some(true),
-                };
-                self.secret(&namespace, &source.name, &selection).await
-            } else if let Some(source) = &source.downward_api {
-                let items = source.items.as_deref().unwrap_or_default();
-                let (addresses, allocatable) = (around.addresses, around.allocatable);
-                payload::downward(items, pod, default_mode, addresses, allocatable)
-            } else if let Some(source) = &source.service_account_token {
-                let wanted = Wanted::new(source.audience.as_deref(), source.expiration_seconds);
-                let token = self.tokens.get(&self.node.client, pod, &wanted, now).await;
-                // Only whom the token is for may read it, where that is known.
-                let private = user.is_some() || group(pod).is_some();
-                token.map(|token| {
-                    let file = atomic::File {
-                        content: token.into_bytes(),
-                        mode: if private { 0o600 } else { default_mode },
-                        user,
-                    };
-                    [(source.path.clone(), file)].into()
-                })
-            } else {
-                Err(Error::Source(
-                    "the projected volume has a source of unknown type".to_owned(),
-                ))
-            };
-            match part {
-                Ok(part) => payload.extend(part),
-                Err(error) => errors.push(error.to_string()),
-            }
-        }
-        match errors.as_slice() {
-            [] => Ok(payload),
-            [only] => Err(Error::Source(only.clone())),
-            several => Err(Error::Source(format!("[{}]", several.join(", ")))),
-        }
-    }
-}
-
-/// Runs what may wait for a disk where waiting holds nobody up.
-/// What upstream calls the plugin of the volume.
-fn plugin(volume: &Volume) -> &'static str {
-    if volume.empty_dir.is_some() {
-        "kubernetes.io/empty-dir"
-    } else if volume.host_path.is_some() {
-        "kubernetes.io/host-path"
-    } else if volume.image.is_some() {
-        "kubernetes.io/image"
-    } else if volume.nfs.is_some() {
-        "kubernetes.io/nfs"
-    } else if volume.config_map.is_some() {
-        "kubernetes.io/configmap"
-    } else if volume.secret.is_some() {
-        "kubernetes.io/secret"
-    } else if volume.projected.is_some() {
-        "kubernetes.io/projected"
-    } else if volume.downward_api.is_some() {
-        "kubernetes.io/downward-api"
-    } else {
-        "kubernetes.io/local-volume"
-    }
 }
 
 async fn on_disk<T: Send + 'static>(
@@ -606,181 +397,4 @@ async fn nfs(
         read_only,
         ..writable(directory)
     })
-}
-
-/// The group that the pod's volumes are given to.
-fn group(pod: &Pod) -> Option<Group> {
-    let context = spec(pod).security_context.as_ref()?;
-    Some(Group {
-        id: u32::try_from(context.fs_group?).ok()?,
-        only_on_mismatch: context.fs_group_change_policy.as_deref() == Some("OnRootMismatch"),
-    })
-}
-
-/// The user that every container of the pod runs as, if it is one and said so.
-fn only_user(pod: &Pod) -> Option<u32> {
-    let spec = spec(pod);
-    let ephemeral: Vec<_> = ephemeral_containers(spec)
-        .iter()
-        .map(ephemeral_as_container)
-        .collect();
-    let mut users = main_containers(spec)
-        .map(|(_, container)| container)
-        .chain(&ephemeral)
-        .map(|container| security::effective(pod, container).run_as_user);
-    let first = users.next()??;
-    users
-        .all(|user| user == Some(first))
-        .then(|| u32::try_from(first).ok())
-        .flatten()
-}
-
-/// The names of the volumes that containers use.
-fn used_volumes(spec: &PodSpec) -> BTreeSet<&str> {
-    let mut used = BTreeSet::new();
-    for (_, container) in main_containers(spec) {
-        let mounts = container.volume_mounts.iter().flatten();
-        used.extend(mounts.map(|mount| mount.name.as_str()));
-        let devices = container.volume_devices.iter().flatten();
-        used.extend(devices.map(|device| device.name.as_str()));
-        let files = container.env.iter().flatten().filter_map(|variable| {
-            let from = variable.value_from.as_ref()?;
-            Some(from.file_key_ref.as_ref()?.volume_name.as_str())
-        });
-        used.extend(files);
-    }
-    for container in ephemeral_containers(spec) {
-        let mounts = container.volume_mounts.iter().flatten();
-        used.extend(mounts.map(|mount| mount.name.as_str()));
-    }
-    used
-}
-
-/// The ConfigMaps and Secrets that a pod needs.
-fn references(spec: &PodSpec) -> (BTreeSet<String>, BTreeSet<String>) {
-    let mut config_maps = BTreeSet::new();
-    let mut secrets = BTreeSet::new();
-    let ephemeral: Vec<_> = ephemeral_containers(spec)
-        .iter()
-        .map(ephemeral_as_container)
-        .collect();
-    let containers = main_containers(spec).map(|(_, container)| container);
-    for container in containers.chain(&ephemeral) {
-        let (maps, of_container) = env::references(container);
-        config_maps.extend(maps.into_iter().map(str::to_owned));
-        secrets.extend(of_container.into_iter().map(str::to_owned));
-    }
-    let pull = spec.image_pull_secrets.iter().flatten();
-    secrets.extend(pull.map(|secret| secret.name.clone()));
-    for volume in spec.volumes.iter().flatten() {
-        config_maps.extend(volume.config_map.iter().map(|source| source.name.clone()));
-        let secret = volume.secret.iter();
-        secrets.extend(secret.filter_map(|source| source.secret_name.clone()));
-        let projected = volume.projected.iter();
-        for source in projected.flat_map(|source| source.sources.iter().flatten()) {
-            config_maps.extend(source.config_map.iter().map(|source| source.name.clone()));
-            secrets.extend(source.secret.iter().map(|source| source.name.clone()));
-        }
-    }
-    config_maps.remove("");
-    secrets.remove("");
-    (config_maps, secrets)
-}
-
-/// The most bytes that a volume in memory holds: its own limit, the pod's or the node's.
-fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource, allocatable: &ResourceList) -> i64 {
-    let own = source.size_limit.as_ref().map(Amount::from);
-    let of_pod = pod_limits(spec(pod)).get("memory").copied();
-    let of_node = allocatable.get("memory").map(Amount::from);
-    [own, of_pod, of_node]
-        .into_iter()
-        .flatten()
-        .map(Amount::value)
-        .filter(|&size| size > 0)
-        .min()
-        .unwrap_or(0)
-}
-
-/// The size of the pages of a medium `HugePages` or `HugePages-2Mi`, in bytes.
-fn huge_page_size(spec: &PodSpec, medium: &str) -> Option<i64> {
-    if let Some(size) = medium.strip_prefix("HugePages-") {
-        return Amount::parse(size).ok().map(Amount::value);
-    }
-    let limits = pod_limits(spec);
-    let name = limits.keys().find(|name| is_huge_page(name))?;
-    let size = name.strip_prefix("hugepages-")?;
-    Amount::parse(size).ok().map(Amount::value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-    use serde_json::{Value, json};
-
-    fn pod(spec: Value) -> Pod {
-        let mut pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}});
-        pod["spec"] = spec;
-        serde_json::from_value(pod).expect("a pod")
-    }
-
-    #[test]
-    fn every_object_that_a_pod_needs_is_referred_to() {
-        let pod = pod(json!({
-            "imagePullSecrets": [{"name": "pull"}],
-            "containers": [{
-                "name": "c",
-                "envFrom": [{"configMapRef": {"name": "m1"}}],
-                "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s1", "key": "k"}}}],
-            }],
-            "volumes": [
-                {"name": "a", "configMap": {"name": "m2"}},
-                {"name": "b", "secret": {"secretName": "s2"}},
-                {"name": "d", "projected": {"sources": [
-                    {"configMap": {"name": "m3"}}, {"secret": {"name": "s3"}},
-                ]}},
-            ],
-        }));
-        let (config_maps, secrets) = references(spec(&pod));
-        let names = |set: BTreeSet<String>| set.into_iter().collect::<Vec<_>>().join(" ");
-        assert_eq!(names(config_maps), "m1 m2 m3");
-        assert_eq!(names(secrets), "pull s1 s2 s3");
-    }
-
-    #[test]
-    fn a_volume_in_memory_is_as_large_as_the_smallest_limit() {
-        let allocatable = ResourceList::from([("memory".to_owned(), Quantity("1Gi".to_owned()))]);
-        let limited = pod(json!({"containers": [
-            {"name": "c", "resources": {"limits": {"memory": "64Mi"}}},
-        ]}));
-        let free = pod(json!({"containers": [{"name": "c"}]}));
-        let source = |size: Option<&str>| EmptyDirVolumeSource {
-            medium: Some("Memory".to_owned()),
-            size_limit: size.map(|size| Quantity(size.to_owned())),
-        };
-        let cases = [
-            (&free, None, 1 << 30),
-            (&limited, None, 64 << 20),
-            (&limited, Some("1Mi"), 1 << 20),
-            (&limited, Some("2Gi"), 64 << 20),
-        ];
-        for (pod, size, expected) in cases {
-            assert_eq!(memory_size(pod, &source(size), &allocatable), expected);
-        }
-    }
-
-    #[test]
-    fn a_token_belongs_to_the_user_that_all_containers_run_as() {
-        let of = |pod_user: Value, own: Value| {
-            only_user(&pod(json!({
-                "securityContext": {"runAsUser": pod_user},
-                "containers": [
-                    {"name": "a", "securityContext": {"runAsUser": own}}, {"name": "b"},
-                ],
-            })))
-        };
-        assert_eq!(of(json!(7), json!(null)), Some(7));
-        assert_eq!(of(json!(7), json!(8)), None);
-        assert_eq!(of(json!(null), json!(8)), None);
-    }
 }
