@@ -79,9 +79,10 @@ impl Controller {
     ) -> Result<(), Error> {
         let namespaces = changes::each(&self.namespaces.cache, |seen| {
             if let Seen::Applied { new: namespace, .. } = seen
-                && namespace.metadata.deletion_timestamp.is_some()
+                && let Some(deleted) = &namespace.metadata.deletion_timestamp
             {
-                self.queue.add_after(Key::of(&namespace.metadata), GRACE);
+                let left = grace_left(deleted.0, Timestamp::now());
+                self.queue.add_after(Key::of(&namespace.metadata), left);
             }
         });
         let pods = changes::each(&self.pods, |seen| {
@@ -299,6 +300,15 @@ impl Controller {
     }
 }
 
+/// How much of the grace there is left, as far as a time in whole seconds tells. A controller that
+/// starts among namespaces that have been going for long waits for none.
+fn grace_left(deleted: Timestamp, now: Timestamp) -> Duration {
+    let passed = Duration::try_from(now.duration_since(deleted)).unwrap_or_default();
+    (GRACE + Duration::from_secs(1))
+        .saturating_sub(passed)
+        .min(GRACE)
+}
+
 fn phase(namespace: &Namespace) -> Option<&str> {
     namespace.status.as_ref()?.phase.as_deref()
 }
@@ -347,4 +357,24 @@ async fn delete_each(api: &Api<DynamicObject>, items: &[Item]) -> Result<(), Str
 /// The resource is not there, or does not know this verb.
 fn is_unsupported(error: &kube::Error) -> bool {
     error::is_not_found(error) || matches!(error, kube::Error::Api(status) if status.code == 405)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_has_been_going_for_long_is_not_waited_for() {
+        let left = |milliseconds: i64| {
+            let deleted = Timestamp::from_second(100).expect("a time");
+            let now = Timestamp::from_millisecond(100_000 + milliseconds).expect("a time");
+            grace_left(deleted, now)
+        };
+        assert_eq!(left(-5_000), GRACE);
+        assert_eq!(left(0), GRACE);
+        // It may have been deleted just now: the time says no more than the second.
+        assert_eq!(left(999), GRACE);
+        assert_eq!(left(1_500), Duration::from_millis(500));
+        assert_eq!(left(2_000), Duration::ZERO);
+    }
 }
