@@ -90,6 +90,14 @@ async fn scale_is_a_view_of_the_workload() {
         .await;
     assert_eq!(negative.code, 422);
     assert_eq!(server.put(&target, &scale).await.code, 409);
+    for (metadata, code) in [
+        (json!({}), 400),
+        (json!({"name": "other"}), 400),
+        (json!({"name": "d", "uid": "other"}), 409),
+    ] {
+        let scale = json!({"metadata": metadata, "spec": {"replicas": 3}});
+        assert_eq!(server.put(&target, &scale).await.code, code, "{scale}");
+    }
 }
 
 #[tokio::test]

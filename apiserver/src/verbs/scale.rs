@@ -13,7 +13,7 @@ use super::{
     get::{cache_of, current},
     patch::PatchRequest,
     read_foreign,
-    update::{Change, Owners, change_object},
+    update::{Change, Owners, change_object, check_name},
 };
 use crate::{
     decode::Expected,
@@ -168,6 +168,15 @@ async fn set(
 
 fn check(before: &Scale, after: &Scale, kind: &Kind) -> Result<(), ApiError> {
     let name = before.metadata.name.clone().unwrap_or_default();
+    check_name(&after.metadata, &name)?;
+    let uid = before.metadata.uid.as_deref().unwrap_or_default();
+    let wanted = after.metadata.uid.as_deref().unwrap_or_default();
+    if !wanted.is_empty() && wanted != uid {
+        let why = format!(
+            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
+        );
+        return Err(ApiError::conflict(kind, &name, why));
+    }
     let version = after
         .metadata
         .resource_version
