@@ -21,70 +21,70 @@ const REQUESTS: [f64; 12] = [
 static ADDS: Counters<1> = Counters::new(
     "workqueue_adds_total",
     Stability::Beta,
-    "Total number of adds handled by workqueue",
+    "Items put into a work queue.",
     ["name"],
 );
 static DEPTH: Gauges<1> = Gauges::new(
     "workqueue_depth",
     Stability::Beta,
-    "Current depth of workqueue",
+    "Items that wait in a work queue now.",
     ["name"],
 );
 static LONGEST: Gauges<1> = Gauges::new(
     "workqueue_longest_running_processor_seconds",
     Stability::Beta,
-    "How many seconds has the longest running processor for workqueue been running.",
+    "Seconds since the oldest work under way was begun.",
     ["name"],
 );
 static QUEUED: Histograms<1> = Histograms::with_buckets(
     "workqueue_queue_duration_seconds",
     Stability::Beta,
-    "How long in seconds an item stays in workqueue before being requested.",
+    "Seconds that an item waited in a work queue.",
     ["name"],
     &DURATIONS,
 );
 static RETRIES: Counters<1> = Counters::new(
     "workqueue_retries_total",
     Stability::Beta,
-    "Total number of retries handled by workqueue",
+    "Items put into a work queue once more to try again.",
     ["name"],
 );
 static UNFINISHED: Gauges<1> = Gauges::new(
     "workqueue_unfinished_work_seconds",
     Stability::Beta,
-    "How many seconds of work has done that is in progress and hasn't been observed by work_duration. Large values indicate stuck threads. One can deduce the number of stuck threads by observing the rate at which this increases.",
+    "Seconds of all work under way together; when it only grows, something hangs.",
     ["name"],
 );
 static WORKED: Histograms<1> = Histograms::with_buckets(
     "workqueue_work_duration_seconds",
     Stability::Beta,
-    "How long in seconds processing an item from workqueue takes.",
+    "Seconds of work on an item of a work queue.",
     ["name"],
     &DURATIONS,
 );
 static REST: Counters<3> = Counters::new(
     "rest_client_requests_total",
     Stability::Alpha,
-    "Number of HTTP requests, partitioned by status code, method, and host.",
+    "Requests made, by status code, method and host; without an answer, the code is <error>.",
     ["code", "host", "method"],
 );
 static REST_DURATION: Histograms<2> = Histograms::with_buckets(
     "rest_client_request_duration_seconds",
     Stability::Alpha,
-    "Request latency in seconds. Broken down by verb, and host.",
+    "Seconds from a request to its answer, by verb and host.",
     ["host", "verb"],
     &REQUESTS,
 );
 static LEADER: Gauges<1> = Gauges::new(
     "leader_election_master_status",
     Stability::Alpha,
-    "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. 'name' is the string used to identify the lease. Please make sure to group by name.",
+    "1 while this process leads under the lease of that name, 0 while it stands by.",
     ["name"],
 );
 static SLOW_PATH: Counters<1> = Counters::new(
     "leader_election_slowpath_total",
     Stability::Alpha,
-    "Total number of slow path exercised in renewing leader leases. 'name' is the string used to identify the lease. Please make sure to group by name.",
+    "Renewals of the lease of that name that had to read it first.",
     ["name"],
 );
 

@@ -12,132 +12,132 @@ const AUTOSCALING: [f64; 15] = exponential(0.001, 2.0);
 static RUNNING: Gauges<2> = Gauges::new(
     "running_managed_controllers",
     Stability::Beta,
-    "Indicates where instances of a controller are currently running",
+    "Controllers that run now.",
     ["manager", "name"],
 );
 static JOB_SYNC: Counters<3> = Counters::new(
     "job_controller_job_syncs_total",
     Stability::Stable,
-    "The number of job syncs",
+    "Times that a Job was looked at, by what came of it.",
     ["action", "completion_mode", "result"],
 );
 static JOB_SYNC_DURATION: Histograms<3> = Histograms::with_buckets(
     "job_controller_job_sync_duration_seconds",
     Stability::Stable,
-    "The time it took to sync a job",
+    "Seconds to look at a Job once, by what came of it.",
     ["action", "completion_mode", "result"],
     &JOB_SYNCS,
 );
 static JOBS_FINISHED: Counters<3> = Counters::new(
     "job_controller_jobs_finished_total",
     Stability::Stable,
-    "The number of finished jobs",
+    "Jobs that are over, by result and reason.",
     ["completion_mode", "reason", "result"],
 );
 static JOB_PODS_FINISHED: Counters<2> = Counters::new(
     "job_controller_job_pods_finished_total",
     Stability::Stable,
-    "The number of finished Pods that are fully tracked",
+    "Pods of Jobs that are over and counted in the status.",
     ["completion_mode", "result"],
 );
 static TRACKING: Counters<1> = Counters::new(
     "job_controller_terminated_pods_tracking_finalizer_total",
     Stability::Beta,
-    "`The number of terminated pods (phase=Failed|Succeeded) that have the finalizer batch.kubernetes.io/job-tracking. The event label can be \"add\" or \"delete\".`",
+    "Ended pods with the finalizer batch.kubernetes.io/job-tracking: seen ('add') and let go ('delete').",
     ["event"],
 );
 static POLICY: Counters<1> = Counters::new(
     "job_controller_pod_failures_handled_by_failure_policy_total",
     Stability::Beta,
-    "`The number of failed Pods handled by failure policy with respect to the failure policy action applied based on the matched rule. Possible values of the action label correspond to the possible values for the failure policy rule action, which are: \"FailJob\", \"Ignore\" and \"Count\".`",
+    "Failed pods that a rule of the Job's podFailurePolicy was applied to, by action: FailJob, Ignore or Count.",
     ["action"],
 );
 static SKEW: Histograms = Histograms::with_buckets(
     "cronjob_controller_job_creation_skew_duration_seconds",
     Stability::Stable,
-    "Time between when a cronjob is scheduled to be run, and when the corresponding job is created",
+    "Seconds from the time that a CronJob was due to the creation of its Job.",
     [],
     &SKEWS,
 );
 static EVICTIONS: Counters<1> = Counters::new(
     "node_collector_evictions_total",
     Stability::Stable,
-    "Number of Node evictions that happened since current instance of NodeController started.",
+    "Nodes given the taint that evicts their pods, by zone.",
     ["zone"],
 );
 static ADDED: Histograms = Histograms::with_buckets(
     "endpoint_slice_controller_endpoints_added_per_sync",
     Stability::Beta,
-    "Number of endpoints added on each Service sync",
+    "Endpoints that were new when a Service was looked at.",
     [],
     &ENDPOINTS,
 );
 static REMOVED: Histograms = Histograms::with_buckets(
     "endpoint_slice_controller_endpoints_removed_per_sync",
     Stability::Beta,
-    "Number of endpoints removed on each Service sync",
+    "Endpoints that went when a Service was looked at.",
     [],
     &ENDPOINTS,
 );
 static ENDPOINTS_DESIRED: Gauges = Gauges::new(
     "endpoint_slice_controller_endpoints_desired",
     Stability::Beta,
-    "Number of endpoints desired",
+    "Endpoints that all Services should have.",
     [],
 );
 static SLICES: Gauges = Gauges::new(
     "endpoint_slice_controller_num_endpoint_slices",
     Stability::Beta,
-    "Number of EndpointSlices",
+    "EndpointSlices of all Services.",
     [],
 );
 static SLICES_DESIRED: Gauges = Gauges::new(
     "endpoint_slice_controller_desired_endpoint_slices",
     Stability::Beta,
-    "Number of EndpointSlices that would exist with perfect endpoint allocation",
+    "EndpointSlices that would do for all Services if each were full.",
     [],
 );
 static SLICE_CHANGES: Counters<1> = Counters::new(
     "endpoint_slice_controller_changes",
     Stability::Alpha,
-    "Number of EndpointSlice changes",
+    "EndpointSlices written, by operation: create, update or delete.",
     ["operation"],
 );
 static SLICE_SYNCS: Counters<1> = Counters::new(
     "endpoint_slice_controller_syncs",
     Stability::Alpha,
-    "Number of EndpointSlice syncs",
+    "Times that the endpoints of a Service were brought up to date, by result.",
     ["result"],
 );
 static DISTRIBUTION: Gauges<1> = Gauges::new(
     "endpoint_slice_controller_services_count_by_traffic_distribution",
     Stability::Beta,
-    "Number of Services using some specific trafficDistribution",
+    "Services by the trafficDistribution that they ask for.",
     ["traffic_distribution"],
 );
 static RECONCILIATIONS: Counters<2> = Counters::new(
     "horizontal_pod_autoscaler_controller_reconciliations_total",
     Stability::Beta,
-    "Number of reconciliations of HPA controller. The label 'action' should be either 'scale_down', 'scale_up', or 'none'. Also, the label 'error' should be either 'spec', 'internal', or 'none'. Note that if both spec and internal errors happen during a reconciliation, the first one to occur is reported in `error` label.",
+    "Times that an autoscaler was looked at, by action ('scale_down', 'scale_up', 'none') and first error ('spec', 'internal', 'none').",
     ["action", "error"],
 );
 static RECONCILIATION: Histograms<2> = Histograms::with_buckets(
     "horizontal_pod_autoscaler_controller_reconciliation_duration_seconds",
     Stability::Beta,
-    "The time(seconds) that the HPA controller takes to reconcile once. The label 'action' should be either 'scale_down', 'scale_up', or 'none'. Also, the label 'error' should be either 'spec', 'internal', or 'none'. Note that if both spec and internal errors happen during a reconciliation, the first one to occur is reported in `error` label.",
+    "Seconds to look at an autoscaler once, by action ('scale_down', 'scale_up', 'none') and first error ('spec', 'internal', 'none').",
     ["action", "error"],
     &AUTOSCALING,
 );
 static COMPUTATIONS: Counters<3> = Counters::new(
     "horizontal_pod_autoscaler_controller_metric_computation_total",
     Stability::Beta,
-    "Number of metric computations. The label 'action' should be either 'scale_down', 'scale_up', or 'none'. Also, the label 'error' should be either 'spec', 'internal', or 'none'. The label 'metric_type' corresponds to HPA.spec.metrics[*].type",
+    "Metrics of autoscalers that were worked out, by type as in spec.metrics, action ('scale_down', 'scale_up', 'none') and error ('spec', 'internal', 'none').",
     ["action", "error", "metric_type"],
 );
 static COMPUTATION: Histograms<3> = Histograms::with_buckets(
     "horizontal_pod_autoscaler_controller_metric_computation_duration_seconds",
     Stability::Beta,
-    "The time(seconds) that the HPA controller takes to calculate one metric. The label 'action' should be either 'scale_down', 'scale_up', or 'none'. The label 'error' should be either 'spec', 'internal', or 'none'. The label 'metric_type' corresponds to HPA.spec.metrics[*].type",
+    "Seconds to work out one metric of an autoscaler, by type as in spec.metrics, action ('scale_down', 'scale_up', 'none') and error ('spec', 'internal', 'none').",
     ["action", "error", "metric_type"],
     &AUTOSCALING,
 );

@@ -33,195 +33,195 @@ const CONTAINERS: [f64; 5] = exponential(1.0, 2.0);
 static OPERATION: Counters<1> = Counters::new(
     "kubelet_runtime_operations_total",
     Stability::Alpha,
-    "Cumulative number of runtime operations by operation type.",
+    "Calls of the container runtime, by kind.",
     ["operation_type"],
 );
 static OPERATION_ERRORS: Counters<1> = Counters::new(
     "kubelet_runtime_operations_errors_total",
     Stability::Alpha,
-    "Cumulative number of runtime operation errors by operation type.",
+    "Calls of the container runtime that failed, by kind.",
     ["operation_type"],
 );
 static OPERATION_DURATION: Histograms<1> = Histograms::with_buckets(
     "kubelet_runtime_operations_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds of runtime operations. Broken down by operation type.",
+    "Seconds that a call of the container runtime took, by kind.",
     ["operation_type"],
     &OPERATIONS,
 );
 static RELIST: Histograms = Histograms::with_buckets(
     "kubelet_pleg_relist_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds for relisting pods in PLEG.",
+    "Seconds to list all sandboxes and containers of the runtime.",
     [],
     &USUAL,
 );
 static RELIST_INTERVAL: Histograms = Histograms::with_buckets(
     "kubelet_pleg_relist_interval_seconds",
     Stability::Alpha,
-    "Interval in seconds between relisting in PLEG.",
+    "Seconds from one listing of the runtime to the next.",
     [],
     &USUAL,
 );
 static LAST_SEEN: Gauges = Gauges::new(
     "kubelet_pleg_last_seen_seconds",
     Stability::Alpha,
-    "Timestamp in seconds when PLEG was last seen active.",
+    "When the runtime was last listed, in seconds since 1970.",
     [],
 );
 static WORKER: Histograms<1> = Histograms::with_buckets(
     "kubelet_pod_worker_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds to sync a single pod. Broken down by operation type: create, update, or sync",
+    "Seconds of one step of a pod's task, by kind: create, sync or kill.",
     ["operation_type"],
     &USUAL,
 );
 static WORKER_START: Histograms = Histograms::with_buckets(
     "kubelet_pod_worker_start_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds from kubelet seeing a pod to starting a worker.",
+    "Seconds until the task of a newly seen pod began.",
     [],
     &USUAL,
 );
 static POD_START: Histograms = Histograms::with_buckets(
     "kubelet_pod_start_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run",
+    "Seconds from the first sight of a pod until it ran.",
     [],
     &STARTS,
 );
 static POD_START_SLI: Histograms = Histograms::with_buckets(
     "kubelet_pod_start_sli_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds to start a pod, excluding time to pull images and run init containers, measured from pod creation timestamp to when all its containers are reported as started and observed via watch",
+    "Seconds from the creation of a pod until all its containers ran, less those for images and init containers.",
     [],
     &STARTS,
 );
 static POD_START_TOTAL: Histograms = Histograms::with_buckets(
     "kubelet_pod_start_total_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds to start a pod since creation, including time to pull images and run init containers, measured from pod creation timestamp to when all its containers are reported as started and observed via watch",
+    "Seconds from the creation of a pod until all its containers ran.",
     [],
     &STARTS,
 );
 static STATUS_SYNC: Histograms = Histograms::with_buckets(
     "kubelet_pod_status_sync_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds to sync a pod status update. Measures time from detection of a change to pod status until the API is successfully updated for that pod, even if multiple intevening changes to pod status occur.",
+    "Seconds until a change of a pod's status was written to the API server.",
     [],
     &STATUS_SYNCS,
 );
 static SANDBOX: Histograms<1> = Histograms::with_buckets(
     "kubelet_run_podsandbox_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds of the run_podsandbox operations. Broken down by RuntimeClass.Handler.",
+    "Seconds to make a pod sandbox, by handler of the runtime class.",
     ["runtime_handler"],
     &USUAL,
 );
 static SANDBOX_ERRORS: Counters<1> = Counters::new(
     "kubelet_run_podsandbox_errors_total",
     Stability::Alpha,
-    "Cumulative number of the run_podsandbox operation errors by RuntimeClass.Handler.",
+    "Pod sandboxes that could not be made, by handler of the runtime class.",
     ["runtime_handler"],
 );
 static PODS: Counters = Counters::new(
     "kubelet_started_pods_total",
     Stability::Alpha,
-    "Cumulative number of pods started",
+    "Pods that were started.",
     [],
 );
 static POD_ERRORS: Counters = Counters::new(
     "kubelet_started_pods_errors_total",
     Stability::Alpha,
-    "Cumulative number of errors when starting pods",
+    "Pods that could not be started.",
     [],
 );
 static STARTED: Counters<1> = Counters::new(
     "kubelet_started_containers_total",
     Stability::Alpha,
-    "Cumulative number of containers started",
+    "Containers that were started, by kind.",
     ["container_type"],
 );
 static STARTED_ERRORS: Counters<2> = Counters::new(
     "kubelet_started_containers_errors_total",
     Stability::Alpha,
-    "Cumulative number of errors when starting containers",
+    "Containers that could not be started, by kind and reason.",
     ["code", "container_type"],
 );
 static PER_POD: Histograms = Histograms::with_buckets(
     "kubelet_containers_per_pod_count",
     Stability::Alpha,
-    "The number of containers per pod.",
+    "Containers in a pod.",
     [],
     &CONTAINERS,
 );
 static PULL: Histograms<1> = Histograms::with_buckets(
     "kubelet_image_pull_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds to pull an image.",
+    "Seconds to pull an image, by its size.",
     ["image_size_in_bytes"],
     &PULLS,
 );
 static REJECTIONS: Counters<1> = Counters::new(
     "kubelet_admission_rejections_total",
     Stability::Alpha,
-    "Cumulative number pod admission rejections by the Kubelet.",
+    "Pods that were not admitted, by reason.",
     ["reason"],
 );
 static STORAGE_OPERATION: Histograms<4> = Histograms::with_buckets(
     "storage_operation_duration_seconds",
     Stability::Alpha,
-    "Storage operation duration",
+    "Seconds to set up a volume, by plugin and how it ended.",
     ["migrated", "operation_name", "status", "volume_plugin"],
     &STORAGE,
 );
 static REQUESTS: Counters<4> = Counters::new(
     "kubelet_http_requests_total",
     Stability::Alpha,
-    "Number of the http requests received since the server started",
+    "Requests to the node's own endpoints, by method and first part of the path.",
     ["long_running", "method", "path", "server_type"],
 );
 static REQUEST_DURATION: Histograms<4> = Histograms::with_buckets(
     "kubelet_http_requests_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds to serve http requests",
+    "Seconds to answer a request to the node's own endpoints.",
     ["long_running", "method", "path", "server_type"],
     &USUAL,
 );
 static IMAGE_VOLUMES: Counters = Counters::new(
     "kubelet_image_volume_requested_total",
     Stability::Beta,
-    "Number of requested image volumes.",
+    "Image volumes asked for.",
     [],
 );
 static IMAGE_VOLUMES_MOUNTED: Counters = Counters::new(
     "kubelet_image_volume_mounted_succeed_total",
     Stability::Beta,
-    "Number of successful image volume mounts.",
+    "Image volumes that were mounted.",
     [],
 );
 static IMAGE_VOLUMES_FAILED: Counters = Counters::new(
     "kubelet_image_volume_mounted_errors_total",
     Stability::Beta,
-    "Number of failed image volume mounts.",
+    "Image volumes that could not be mounted.",
     [],
 );
 static RENEW_ERRORS: Counters = Counters::new(
     "kubelet_server_expiration_renew_errors",
     Stability::Alpha,
-    "Counter of certificate renewal errors.",
+    "Serving certificates that could not be renewed.",
     [],
 );
 static CLIENT_RENEW_ERRORS: Counters = Counters::new(
     "kubelet_certificate_manager_client_expiration_renew_errors",
     Stability::Alpha,
-    "Counter of certificate renewal errors.",
+    "Client certificates that could not be renewed.",
     [],
 );
 static PROBES: Counters<6> = Counters::new(
     "prober_probe_total",
     Stability::Beta,
-    "Cumulative number of a liveness, readiness or startup probe for a container by result.",
+    "Probes of a container, by type and result.",
     [
         "container",
         "namespace",
@@ -234,7 +234,7 @@ static PROBES: Counters<6> = Counters::new(
 static PROBE_DURATION: Histograms<4> = Histograms::with_buckets(
     "prober_probe_duration_seconds",
     Stability::Alpha,
-    "Duration in seconds for a probe response.",
+    "Seconds until a probe was answered.",
     ["container", "namespace", "pod", "probe_type"],
     &USUAL,
 );

@@ -40,21 +40,21 @@ pub fn probes(page: &mut Page) {
 /// The kubelet's part of `/metrics`.
 pub fn kubelet(page: &mut Page, node: &str) {
     page.add(FAMILIES);
-    let name = alpha(
-        "kubelet_node_name",
-        "The node's name. The count is always 1.",
-    );
+    let name = alpha("kubelet_node_name", "1, with the name of the node.");
     page.family(&name, Kind::Gauge, &["node"], |samples| {
         samples.add(&[node], 1.0)
     });
-    let version = alpha("kubelet_cgroup_version", "cgroup version on the hosts.");
+    let version = alpha(
+        "kubelet_cgroup_version",
+        "Version of the node's control groups: 1 or 2.",
+    );
     page.family(&version, Kind::Gauge, &[], |samples| {
         samples.add(&[], if Cgroups::detect().is_v2() { 2.0 } else { 1.0 });
     });
     // The kubelet's own way to the API needs no certificate, which never expires.
     let ttl = alpha(
         "kubelet_certificate_manager_client_ttl_seconds",
-        "Gauge of the TTL (time-to-live) of the Kubelet's client certificate. The value is in seconds until certificate expiry (negative if already expired). If client certificate is invalid or unused, the value will be +INF.",
+        "Seconds for which the client certificate is still good; below zero once expired, +Inf without one.",
     );
     page.family(&ttl, Kind::Gauge, &[], |samples| {
         samples.add(&[], f64::INFINITY)
@@ -101,16 +101,10 @@ pub fn pods(page: &mut Page, pods: &[Arc<Pod>]) {
     };
     gauge(
         page,
-        alpha(
-            "kubelet_running_pods",
-            "Number of pods that have a running pod sandbox",
-        ),
+        alpha("kubelet_running_pods", "Pods whose sandbox runs."),
         sandboxes,
     );
-    let containers = alpha(
-        "kubelet_running_containers",
-        "Number of containers currently running",
-    );
+    let containers = alpha("kubelet_running_containers", "Containers by state.");
     page.family(&containers, Kind::Gauge, &["container_state"], |samples| {
         for (state, count) in [
             ("created", created),
@@ -125,14 +119,14 @@ pub fn pods(page: &mut Page, pods: &[Arc<Pod>]) {
         (
             alpha(
                 "kubelet_active_pods",
-                "The number of pods the kubelet considers active and which are being considered when admitting new pods. static is true if the pod is not from the apiserver.",
+                "Pods that take room on the node; static ones are not from the API server.",
             ),
             active,
         ),
         (
             alpha(
                 "kubelet_desired_pods",
-                "The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.",
+                "Pods that the node is told to run; static ones are not from the API server.",
             ),
             pods.len(),
         ),
@@ -150,42 +144,42 @@ pub fn volumes(page: &mut Page, summary: &Summary) {
         (
             alpha(
                 "kubelet_volume_stats_available_bytes",
-                "Number of available bytes in the volume",
+                "Bytes free in a volume.",
             ),
             |fs| fs.available_bytes,
         ),
         (
             alpha(
                 "kubelet_volume_stats_capacity_bytes",
-                "Capacity in bytes of the volume",
+                "Bytes that a volume can hold.",
             ),
             |fs| fs.capacity_bytes,
         ),
         (
             alpha(
                 "kubelet_volume_stats_inodes",
-                "Maximum number of inodes in the volume",
+                "Inodes that a volume can hold.",
             ),
             |fs| fs.inodes,
         ),
         (
             alpha(
                 "kubelet_volume_stats_inodes_free",
-                "Number of free inodes in the volume",
+                "Inodes free in a volume.",
             ),
             |fs| fs.inodes_free,
         ),
         (
             alpha(
                 "kubelet_volume_stats_inodes_used",
-                "Number of used inodes in the volume",
+                "Inodes in use in a volume.",
             ),
             |fs| fs.inodes_used,
         ),
         (
             alpha(
                 "kubelet_volume_stats_used_bytes",
-                "Number of used bytes in the volume",
+                "Bytes in use in a volume.",
             ),
             |fs| fs.used_bytes,
         ),
@@ -211,7 +205,7 @@ pub fn volumes(page: &mut Page, summary: &Summary) {
     }
     let logs = alpha(
         "kubelet_container_log_filesystem_used_bytes",
-        "Bytes used by the container's logs on the filesystem.",
+        "Bytes that the logs of a container take.",
     );
     let labels = ["container", "namespace", "pod", "uid"];
     page.family(&logs, Kind::Gauge, &labels, |samples| {
@@ -254,13 +248,16 @@ fn machine(page: &mut Page) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     for (description, value) in [
         (
-            plain("machine_cpu_cores", "Number of logical CPU cores."),
+            plain(
+                "machine_cpu_cores",
+                "Processors of the machine, counting threads.",
+            ),
             cores as f64,
         ),
         (
             plain(
                 "machine_memory_bytes",
-                "Amount of memory installed on the machine.",
+                "Bytes of memory that the machine has.",
             ),
             crate::stats::machine_memory().unwrap_or(0) as f64,
         ),
@@ -276,7 +273,7 @@ const CONTAINER: [&str; 6] = ["container", "id", "image", "name", "namespace", "
 fn containers(page: &mut Page, measured: &[Measured]) {
     let cpu = plain(
         "container_cpu_usage_seconds_total",
-        "Cumulative cpu time consumed in seconds.",
+        "Processor time used so far, in seconds.",
     );
     let labels = [
         "container",
@@ -301,32 +298,35 @@ fn containers(page: &mut Page, measured: &[Measured]) {
         (
             plain(
                 "container_memory_usage_bytes",
-                "Current memory usage in bytes, including all memory regardless of when it was accessed",
+                "Bytes of memory in use, page cache included.",
             ),
             |of| Some(of.usage.memory.as_ref()?.usage as f64),
         ),
         (
             plain(
                 "container_memory_working_set_bytes",
-                "Current working set in bytes.",
+                "Bytes of memory in use that cannot easily be freed.",
             ),
             |of| Some(of.usage.memory.as_ref()?.working_set as f64),
         ),
         (
-            plain("container_memory_rss", "Size of RSS in bytes."),
+            plain(
+                "container_memory_rss",
+                "Bytes of memory that belong to no file.",
+            ),
             |of| Some(of.usage.memory.as_ref()?.rss as f64),
         ),
         (
             plain(
                 "container_spec_memory_limit_bytes",
-                "Memory limit for the container.",
+                "Bytes of memory allowed; 0 without a limit.",
             ),
             |of| Some(of.usage.memory.as_ref()?.limit.unwrap_or(0) as f64),
         ),
         (
             plain(
                 "container_start_time_seconds",
-                "Start time of the container since unix epoch in seconds.",
+                "When it was started, in seconds since 1970.",
             ),
             |of| of.started,
         ),
@@ -342,7 +342,7 @@ fn containers(page: &mut Page, measured: &[Measured]) {
     }
     let last = plain(
         "container_last_seen",
-        "Last time a container was seen by the exporter",
+        "When it was last measured, in seconds since 1970.",
     );
     let now = jiff::Timestamp::now().as_second() as f64;
     page.family(&last, Kind::Gauge, &CONTAINER, |samples| {
@@ -352,7 +352,7 @@ fn containers(page: &mut Page, measured: &[Measured]) {
     });
     let faults = plain(
         "container_memory_failures_total",
-        "Cumulative count of memory allocation failures.",
+        "Page faults so far, by type.",
     );
     let labels = [
         "container",
@@ -397,56 +397,56 @@ fn networks(page: &mut Page, measured: &[Measured]) {
         (
             plain(
                 "container_network_receive_bytes_total",
-                "Cumulative count of bytes received",
+                "Bytes that came in.",
             ),
             |of| of.received.bytes,
         ),
         (
             plain(
                 "container_network_receive_errors_total",
-                "Cumulative count of errors encountered while receiving",
+                "Packets that came in broken.",
             ),
             |of| of.received.errors,
         ),
         (
             plain(
                 "container_network_receive_packets_dropped_total",
-                "Cumulative count of packets dropped while receiving",
+                "Packets that came in and were dropped.",
             ),
             |of| of.received.dropped,
         ),
         (
             plain(
                 "container_network_receive_packets_total",
-                "Cumulative count of packets received",
+                "Packets that came in.",
             ),
             |of| of.received.packets,
         ),
         (
             plain(
                 "container_network_transmit_bytes_total",
-                "Cumulative count of bytes transmitted",
+                "Bytes that went out.",
             ),
             |of| of.sent.bytes,
         ),
         (
             plain(
                 "container_network_transmit_errors_total",
-                "Cumulative count of errors encountered while transmitting",
+                "Packets that failed to go out.",
             ),
             |of| of.sent.errors,
         ),
         (
             plain(
                 "container_network_transmit_packets_dropped_total",
-                "Cumulative count of packets dropped while transmitting",
+                "Packets dropped on their way out.",
             ),
             |of| of.sent.dropped,
         ),
         (
             plain(
                 "container_network_transmit_packets_total",
-                "Cumulative count of packets transmitted",
+                "Packets that went out.",
             ),
             |of| of.sent.packets,
         ),

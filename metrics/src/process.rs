@@ -35,38 +35,38 @@ pub fn process(page: &mut Page) {
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     page.counter(
         "process_cpu_seconds_total",
-        "Total user and system CPU time spent in seconds.",
+        "Processor time of the process, in seconds.",
         ticks.as_secs_f64(),
     );
     for (name, help, value) in [
         (
             "process_max_fds",
-            "Maximum number of open file descriptors.",
+            "Files that the process may have open.",
             limit("Max open files"),
         ),
         (
             "process_open_fds",
-            "Number of open file descriptors.",
+            "Files that the process has open.",
             open as f64,
         ),
         (
             "process_resident_memory_bytes",
-            "Resident memory size in bytes.",
+            "Bytes of the process that are in memory.",
             (number(21) * 4096) as f64,
         ),
         (
             "process_start_time_seconds",
-            "Start time of the process since unix epoch in seconds.",
+            "When the process was started, in seconds since 1970.",
             started.as_secs_f64(),
         ),
         (
             "process_virtual_memory_bytes",
-            "Virtual memory size in bytes.",
+            "Bytes of address space that the process has.",
             number(20) as f64,
         ),
         (
             "process_virtual_memory_max_bytes",
-            "Maximum amount of virtual memory available in bytes.",
+            "Bytes of address space that the process may have.",
             limit("Max address space"),
         ),
     ] {
@@ -79,7 +79,7 @@ pub fn version(page: &mut Page, version: &str) {
     let build = Description {
         name: "kubernetes_build_info",
         stability: Stability::Beta,
-        help: "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+        help: "1, with the version of Kubernetes that this build is, and the platform that it runs on.",
     };
     let labels = [
         "build_date",
@@ -109,7 +109,7 @@ pub fn version(page: &mut Page, version: &str) {
     let compatible = Description {
         name: "version_info",
         stability: Stability::Alpha,
-        help: "Provides the compatibility version info of the component. The component label is the name of the component, usually kube, but is relevant for aggregated-apiservers.",
+        help: "1, with the versions whose behaviour the component has and is compatible with.",
     };
     let labels = ["binary", "component", "emulation", "min_compat"];
     page.family(&compatible, Kind::Gauge, &labels, |samples| {

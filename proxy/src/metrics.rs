@@ -30,96 +30,96 @@ const fn programming() -> [f64; 80] {
 static SYNC: Histograms<1> = Histograms::with_buckets(
     "kubeproxy_sync_proxy_rules_duration_seconds",
     Stability::Alpha,
-    "SyncProxyRules latency in seconds",
+    "Seconds to bring the kernel's table up to date.",
     ["ip_family"],
     &DURATIONS,
 );
 static FULL_SYNC: Histograms<1> = Histograms::with_buckets(
     "kubeproxy_sync_full_proxy_rules_duration_seconds",
     Stability::Alpha,
-    "SyncProxyRules latency in seconds for full resyncs",
+    "Seconds to write the kernel's table anew.",
     ["ip_family"],
     &DURATIONS,
 );
 static PARTIAL_SYNC: Histograms<1> = Histograms::with_buckets(
     "kubeproxy_sync_partial_proxy_rules_duration_seconds",
     Stability::Alpha,
-    "SyncProxyRules latency in seconds for partial resyncs",
+    "Seconds to write the changed part of the kernel's table.",
     ["ip_family"],
     &DURATIONS,
 );
 static NETWORK: Histograms<1> = Histograms::with_buckets(
     "kubeproxy_network_programming_duration_seconds",
     Stability::Alpha,
-    "In Cluster Network Programming Latency in seconds",
+    "Seconds from a change of endpoints until packets go by it.",
     ["ip_family"],
     &PROGRAMMING,
 );
 static CONNTRACK: Histograms<1> = Histograms::with_buckets(
     "kubeproxy_conntrack_reconciler_sync_duration_seconds",
     Stability::Alpha,
-    "ReconcileConntrackFlowsLatency latency in seconds",
+    "Seconds to make the kernel forget flows to endpoints that went.",
     ["ip_family"],
     &DURATIONS,
 );
 static FORGOTTEN: Counters<1> = Counters::new(
     "kubeproxy_conntrack_reconciler_deleted_entries_total",
     Stability::Alpha,
-    "Cumulative conntrack flows deleted by conntrack reconciler",
+    "Flows that the kernel was made to forget.",
     ["ip_family"],
 );
 static LAST_SYNC: Gauges<1> = Gauges::new(
     "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
     Stability::Alpha,
-    "The last time proxy rules were successfully synced",
+    "When the kernel's table was last brought up to date, in seconds since 1970.",
     ["ip_family"],
 );
 static LAST_QUEUED: Gauges<1> = Gauges::new(
     "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
     Stability::Alpha,
-    "The last time a sync of proxy rules was queued",
+    "When it was last noted that the kernel's table is out of date, in seconds since 1970.",
     ["ip_family"],
 );
 static ENDPOINTS: Counters = Counters::new(
     "kubeproxy_sync_proxy_rules_endpoint_changes_total",
     Stability::Alpha,
-    "Cumulative proxy rules Endpoint changes",
+    "Changes of endpoints seen.",
     [],
 );
 static ENDPOINTS_PENDING: Gauges = Gauges::new(
     "kubeproxy_sync_proxy_rules_endpoint_changes_pending",
     Stability::Alpha,
-    "Pending proxy rules Endpoint changes",
+    "Changes of endpoints that are not in the kernel's table yet.",
     [],
 );
 static SERVICES: Counters = Counters::new(
     "kubeproxy_sync_proxy_rules_service_changes_total",
     Stability::Alpha,
-    "Cumulative proxy rules Service changes",
+    "Changes of Services seen.",
     [],
 );
 static SERVICES_PENDING: Gauges = Gauges::new(
     "kubeproxy_sync_proxy_rules_service_changes_pending",
     Stability::Alpha,
-    "Pending proxy rules Service changes",
+    "Changes of Services that are not in the kernel's table yet.",
     [],
 );
 static FAILURES: Counters<1> = Counters::new(
     "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
     Stability::Alpha,
-    "Cumulative proxy nftables sync failures",
+    "Writes to the kernel's table that it refused.",
     ["ip_family"],
 );
 static CLEANUP_FAILURES: Counters<1> = Counters::new(
     "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
     Stability::Alpha,
-    "Cumulative proxy nftables cleanup failures",
+    "Removals of what is left of old Services that the kernel refused.",
     ["ip_family"],
 );
 static WITHOUT_LOCAL: Gauges<2> = Gauges::new(
     "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
     Stability::Alpha,
-    "Number of services with a Local traffic policy and no endpoints",
+    "Services whose traffic must stay on this node, where they have no endpoint, by traffic policy (internal or external).",
     ["ip_family", "traffic_policy"],
 );
 

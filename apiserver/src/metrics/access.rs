@@ -29,39 +29,39 @@ const LIFETIMES: [f64; 15] = [
 static USERS: Counters<1> = Counters::new(
     "authenticated_user_requests",
     Stability::Alpha,
-    "Counter of authenticated requests broken out by username.",
+    "Authenticated requests, by well-known user name; all others are 'email_id' or 'other'.",
     ["username"],
 );
 static AUTHENTICATIONS: Counters<1> = Counters::new(
     "authentication_attempts",
     Stability::Alpha,
-    "Counter of authenticated attempts.",
+    "Requests that were authenticated ('success'), of unknown users ('failure') or with wrong credentials ('error').",
     ["result"],
 );
 static AUTHENTICATION: Histograms<1> = Histograms::with_buckets(
     "authentication_duration_seconds",
     Stability::Alpha,
-    "Authentication duration in seconds broken out by result.",
+    "Seconds that authentication took, by how it ended.",
     ["result"],
     &DURATIONS,
 );
 static AUTHORIZATIONS: Counters<1> = Counters::new(
     "authorization_attempts_total",
     Stability::Alpha,
-    "Counter of authorization attempts broken down by result. It can be either 'allowed', 'denied', 'no-opinion' or 'error'.",
+    "Decisions on what a user may do: 'allowed', 'denied', 'no-opinion' or 'error'.",
     ["result"],
 );
 static AUTHORIZATION: Histograms<1> = Histograms::with_buckets(
     "authorization_duration_seconds",
     Stability::Alpha,
-    "Authorization duration in seconds broken out by result.",
+    "Seconds that authorization took, by what was decided.",
     ["result"],
     &DURATIONS,
 );
 static CERTIFICATES: Histograms = Histograms::with_buckets(
     "apiserver_client_certificate_expiration_seconds",
     Stability::Alpha,
-    "Distribution of the remaining lifetime on the certificate used to authenticate a request.",
+    "Seconds for which the client certificate of a request is still good.",
     [],
     &LIFETIMES,
 );

@@ -11,21 +11,21 @@ const DURATIONS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 static PLUGINS: Histograms<4> = Histograms::with_buckets(
     "apiserver_admission_controller_admission_duration_seconds",
     Stability::Stable,
-    "Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
+    "Seconds in one admission plugin, by step (admit or validate) and whether it rejected the request.",
     ["name", "operation", "rejected", "type"],
     &DURATIONS,
 );
 static STEPS: Histograms<3> = Histograms::with_buckets(
     "apiserver_admission_step_admission_duration_seconds",
     Stability::Stable,
-    "Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
+    "Seconds in one step of admission (admit or validate) with all its plugins.",
     ["operation", "rejected", "type"],
     &DURATIONS,
 );
 static EVALUATIONS: Counters<7> = Counters::new(
     "pod_security_evaluations_total",
     Stability::Alpha,
-    "Number of policy evaluations that occurred, not counting ignored or exempt requests.",
+    "Pods and controllers of pods held against a Pod Security level; those that are exempt are left out.",
     [
         "decision",
         "mode",

@@ -5,25 +5,25 @@ use coracle_metrics::{Collect, Counters, Stability};
 static EVENTS: Counters = Counters::new(
     "apiserver_audit_event_total",
     Stability::Alpha,
-    "Counter of audit events generated and sent to the audit backend.",
+    "Audit events made and given to the backends.",
     [],
 );
 static ERRORS: Counters<1> = Counters::new(
     "apiserver_audit_error_total",
     Stability::Alpha,
-    "Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.",
+    "Audit events lost, by the backend (log or webhook) that did not take them.",
     ["plugin"],
 );
 static LEVELS: Counters<1> = Counters::new(
     "apiserver_audit_level_total",
     Stability::Alpha,
-    "Counter of policy levels for audit events (1 per request).",
+    "Requests by the audit level that the policy has for them.",
     ["level"],
 );
 static REJECTED: Counters = Counters::new(
     "apiserver_audit_requests_rejected_total",
     Stability::Alpha,
-    "Counter of apiserver requests rejected due to an error in audit logging backend.",
+    "Requests refused because the audit log could not be written.",
     [],
 );
 

@@ -15,76 +15,76 @@ const SEATS: [f64; 4] = [1.0, 2.0, 4.0, 10.0];
 static DISPATCHED: Counters<2> = Counters::new(
     "apiserver_flowcontrol_dispatched_requests_total",
     Stability::Beta,
-    "Number of requests executed by API Priority and Fairness subsystem",
+    "Requests that flow control let through, by flow schema and priority level.",
     ["flow_schema", "priority_level"],
 );
 static REJECTED: Counters<3> = Counters::new(
     "apiserver_flowcontrol_rejected_requests_total",
     Stability::Beta,
-    "Number of requests rejected by API Priority and Fairness subsystem",
+    "Requests that flow control turned away, by reason.",
     ["flow_schema", "priority_level", "reason"],
 );
 static WAITING: Gauges<2> = Gauges::new(
     "apiserver_flowcontrol_current_inqueue_requests",
     Stability::Beta,
-    "Number of requests currently pending in queues of the API Priority and Fairness subsystem",
+    "Requests waiting in a queue of flow control now.",
     ["flow_schema", "priority_level"],
 );
 static EXECUTING: Gauges<2> = Gauges::new(
     "apiserver_flowcontrol_current_executing_requests",
     Stability::Beta,
-    "Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the API Priority and Fairness subsystem",
+    "Requests let through by flow control and under way now; a watch counts until it is set up.",
     ["flow_schema", "priority_level"],
 );
 static EXECUTING_SEATS: Gauges<2> = Gauges::new(
     "apiserver_flowcontrol_current_executing_seats",
     Stability::Beta,
-    "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem",
+    "Seats taken by the requests that are under way now; a watch takes its seats until it is set up.",
     ["flow_schema", "priority_level"],
 );
 static WAIT: Histograms<3> = Histograms::with_buckets(
     "apiserver_flowcontrol_request_wait_duration_seconds",
     Stability::Beta,
-    "Length of time a request spent waiting in its queue",
+    "Seconds that a request waited for its turn; execute tells whether it came.",
     ["execute", "flow_schema", "priority_level"],
     &WAITS,
 );
 static EXECUTION: Histograms<3> = Histograms::with_buckets(
     "apiserver_flowcontrol_request_execution_seconds",
     Stability::Alpha,
-    "Duration of initial stage (for a WATCH) or any (for a non-WATCH) stage of request execution in the API Priority and Fairness subsystem",
+    "Seconds that a request held its seats; for a watch, until it was set up.",
     ["flow_schema", "priority_level", "type"],
     &EXECUTIONS,
 );
 static WORK: Histograms<2> = Histograms::with_buckets(
     "apiserver_flowcontrol_work_estimated_seats",
     Stability::Alpha,
-    "Number of estimated seats (maximum of initial and final seats) associated with requests in API Priority and Fairness",
+    "Seats that a request was thought to need.",
     ["flow_schema", "priority_level"],
     &SEATS,
 );
 static NOMINAL: Gauges<1> = Gauges::new(
     "apiserver_flowcontrol_nominal_limit_seats",
     Stability::Beta,
-    "Nominal number of execution seats configured for each priority level",
+    "Seats that a priority level has by its configuration.",
     ["priority_level"],
 );
 static CURRENT: Gauges<1> = Gauges::new(
     "apiserver_flowcontrol_current_limit_seats",
     Stability::Alpha,
-    "current derived number of execution seats available to each priority level",
+    "Seats that a priority level may use now, with what it lent and borrowed.",
     ["priority_level"],
 );
 static LOWER: Gauges<1> = Gauges::new(
     "apiserver_flowcontrol_lower_limit_seats",
     Stability::Alpha,
-    "Configured lower bound on number of execution seats available to each priority level",
+    "Seats that a priority level keeps whatever the others need.",
     ["priority_level"],
 );
 static UPPER: Gauges<1> = Gauges::new(
     "apiserver_flowcontrol_upper_limit_seats",
     Stability::Alpha,
-    "Configured upper bound on number of execution seats available to each priority level",
+    "Seats that a priority level may use at most, with all it can borrow.",
     ["priority_level"],
 );
 

@@ -5,13 +5,13 @@ use coracle_metrics::{Collect, Counters, Gauges, Stability};
 static CHECK: Gauges<2> = Gauges::new(
     "kubernetes_healthcheck",
     Stability::Stable,
-    "This metric records the result of a single healthcheck.",
+    "How a health check last went: 1 passed, 0 failed.",
     ["name", "type"],
 );
 static CHECKS: Counters<3> = Counters::new(
     "kubernetes_healthchecks_total",
     Stability::Stable,
-    "This metric records the results of all healthcheck.",
+    "Health checks made, by how they went (success or error).",
     ["name", "status", "type"],
 );
 

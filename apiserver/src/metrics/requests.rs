@@ -40,7 +40,7 @@ const BODIES: [f64; 31] = coracle_metrics::linear(50_000.0, 100_000.0);
 static REQUESTS: Counters<9> = Counters::new(
     "apiserver_request_total",
     Stability::Stable,
-    "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
+    "Requests answered, by what was asked of which resource and the HTTP status code.",
     [
         "code",
         "component",
@@ -56,7 +56,7 @@ static REQUESTS: Counters<9> = Counters::new(
 static DURATION: Histograms<8> = Histograms::with_buckets(
     "apiserver_request_duration_seconds",
     Stability::Stable,
-    "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
+    "Seconds from a request to its answer, by what was asked of which resource; watches and other long-running requests are left out.",
     [
         "component",
         "dry_run",
@@ -72,7 +72,7 @@ static DURATION: Histograms<8> = Histograms::with_buckets(
 static SLI_DURATION: Histograms<7> = Histograms::with_buckets(
     "apiserver_request_sli_duration_seconds",
     Stability::Alpha,
-    "Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.",
+    "Seconds from a request to its answer, without the wait for its turn.",
     [
         "component",
         "group",
@@ -87,7 +87,7 @@ static SLI_DURATION: Histograms<7> = Histograms::with_buckets(
 static RESPONSE_SIZES: Histograms<7> = Histograms::with_buckets(
     "apiserver_response_sizes",
     Stability::Stable,
-    "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
+    "Bytes in answers to reads, by resource.",
     [
         "component",
         "group",
@@ -102,14 +102,14 @@ static RESPONSE_SIZES: Histograms<7> = Histograms::with_buckets(
 static BODY_SIZES: Histograms<3> = Histograms::with_buckets(
     "apiserver_request_body_size_bytes",
     Stability::Alpha,
-    "Apiserver request body size in bytes broken out by resource and verb.",
+    "Bytes in request bodies, by resource and verb.",
     ["group", "resource", "verb"],
     &BODIES,
 );
 static LONGRUNNING: Gauges<7> = Gauges::new(
     "apiserver_longrunning_requests",
     Stability::Stable,
-    "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
+    "Watches, execs and other long-running requests that are open now.",
     [
         "component",
         "group",
@@ -123,7 +123,7 @@ static LONGRUNNING: Gauges<7> = Gauges::new(
 static TERMINATIONS: Counters<8> = Counters::new(
     "apiserver_request_terminations_total",
     Stability::Alpha,
-    "Number of requests which apiserver terminated in self-defense.",
+    "Requests turned away or cut short to protect the server.",
     [
         "code",
         "component",
@@ -138,7 +138,7 @@ static TERMINATIONS: Counters<8> = Counters::new(
 static DEPRECATED: Gauges<5> = Gauges::new(
     "apiserver_requested_deprecated_apis",
     Stability::Stable,
-    "Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.",
+    "1 for each deprecated resource that was asked for, with the release that drops it.",
     [
         "group",
         "removed_release",
@@ -493,12 +493,12 @@ pub(super) fn show_in_flight(page: &mut Page) {
     let executing = Description {
         name: "apiserver_current_inflight_requests",
         stability: Stability::Stable,
-        help: "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+        help: "Most requests under way at once in the last second, by kind (mutating or readOnly).",
     };
     let queued = Description {
         name: "apiserver_current_inqueue_requests",
         stability: Stability::Alpha,
-        help: "Maximal number of queued requests in this apiserver per request kind in last second.",
+        help: "Most requests waiting at once in the last second, by kind (mutating or readOnly).",
     };
     for (description, sorts) in [(executing, &IN_FLIGHT), (queued, &IN_QUEUE)] {
         page.family(&description, Kind::Gauge, &["request_kind"], |samples| {

@@ -19,69 +19,69 @@ const TRANSFORMATIONS: [f64; 25] = exponential(5e-6, 2.0);
 static REQUEST: Histograms<3> = Histograms::with_buckets(
     "etcd_request_duration_seconds",
     Stability::Alpha,
-    "Etcd request latency in seconds for each operation and object type.",
+    "Seconds that the store took to answer, by operation and resource.",
     ["group", "operation", "resource"],
     &REQUESTS,
 );
 static REQUESTED: Counters<3> = Counters::new(
     "etcd_requests_total",
     Stability::Alpha,
-    "Etcd request counts for each operation and object type.",
+    "Questions to the store, by operation and resource.",
     ["group", "operation", "resource"],
 );
 static FAILED: Counters<3> = Counters::new(
     "etcd_request_errors_total",
     Stability::Alpha,
-    "Etcd failed request counts for each operation and object type.",
+    "Questions to the store that failed, by operation and resource.",
     ["group", "operation", "resource"],
 );
 static EVENTS: Counters<2> = Counters::new(
     "apiserver_storage_events_received_total",
     Stability::Beta,
-    "Number of etcd events received split by kind.",
+    "Changes that the store told of, by resource.",
     ["group", "resource"],
 );
 static CACHED_EVENTS: Counters<2> = Counters::new(
     "apiserver_watch_cache_events_received_total",
     Stability::Alpha,
-    "Counter of events received in watch cache broken by resource type.",
+    "Changes that the cache of a resource took in.",
     ["group", "resource"],
 );
 static DISPATCHED: Counters<2> = Counters::new(
     "apiserver_watch_cache_events_dispatched_total",
     Stability::Alpha,
-    "Counter of events dispatched in watch cache broken by resource type.",
+    "Changes that the cache of a resource passed on, counted once for each watch.",
     ["group", "resource"],
 );
 static INITIALIZATIONS: Counters<2> = Counters::new(
     "apiserver_watch_cache_initializations_total",
     Stability::Alpha,
-    "Counter of watch cache initializations broken by resource type.",
+    "Times that the cache of a resource was filled from the store.",
     ["group", "resource"],
 );
 static FRESH: Histograms<2> = Histograms::with_buckets(
     "apiserver_watch_cache_read_wait_seconds",
     Stability::Alpha,
-    "Histogram of time spent waiting for a watch cache to become fresh.",
+    "Seconds that a read waited until the cache was new enough.",
     ["group", "resource"],
     &WAITS,
 );
 static LISTS: Counters<3> = Counters::new(
     "apiserver_cache_list_total",
     Stability::Alpha,
-    "Number of LIST requests served from watch cache",
+    "Lists answered from the cache.",
     ["group", "index", "resource"],
 );
 static RETURNED: Counters<2> = Counters::new(
     "apiserver_cache_list_returned_objects_total",
     Stability::Alpha,
-    "Number of objects returned for a LIST request from watch cache",
+    "Objects in lists answered from the cache.",
     ["group", "resource"],
 );
 static TRANSFORMED: Counters<4> = Counters::new(
     "apiserver_storage_transformation_operations_total",
     Stability::Alpha,
-    "Total number of transformations. Successful transformation will have a status 'OK' and a varied status string when the transformation fails. The status, resource, and transformation_type fields can be used for alerting purposes. For example, you can monitor for encryption/decryption failures using the transformation_type (e.g., from_storage for decryption and to_storage for encryption). Additionally, these fields can be used to ensure that the correct transformers are applied to each resource.",
+    "Values encrypted (to_storage) or decrypted (from_storage), by resource and provider; the status of those that worked is OK.",
     [
         "resource",
         "status",
@@ -92,7 +92,7 @@ static TRANSFORMED: Counters<4> = Counters::new(
 static TRANSFORMATION: Histograms<2> = Histograms::with_buckets(
     "apiserver_storage_transformation_duration_seconds",
     Stability::Alpha,
-    "Latencies in seconds of value transformation operations.",
+    "Seconds to encrypt (to_storage) or decrypt (from_storage) a value.",
     ["transformation_type", "transformer_prefix"],
     &TRANSFORMATIONS,
 );
@@ -193,27 +193,27 @@ pub fn transformed(resource: &str, way: Way, prefix: &str, ok: bool, since: Inst
 const OBJECTS: Description = Description {
     name: "apiserver_resource_objects",
     stability: Stability::Alpha,
-    help: "Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
+    help: "Objects in the store, by resource; -1 when they could not be counted.",
 };
 const STORED: Description = Description {
     name: "apiserver_storage_objects",
     stability: Stability::Stable,
-    help: "(Deprecated since 1.34.0) [DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
+    help: "(Deprecated since 1.34.0) Objects in the store, by resource; -1 when they could not be counted. Use apiserver_resource_objects.",
 };
 const WATCHERS: Description = Description {
     name: "apiserver_registered_watchers",
     stability: Stability::None,
-    help: "Number of currently registered watchers for a given resources",
+    help: "Watches of a resource that are open now.",
 };
 const VERSION: Description = Description {
     name: "apiserver_watch_cache_resource_version",
     stability: Stability::Alpha,
-    help: "Current resource version of watch cache broken by resource type. This is truncated to the 15 least significant digits.",
+    help: "Resource version that the cache of a resource has reached, in its last 15 digits.",
 };
 const SIZE: Description = Description {
     name: "apiserver_storage_size_bytes",
     stability: Stability::Stable,
-    help: "Size of the storage database file physically allocated in bytes.",
+    help: "Bytes that the store takes on disk.",
 };
 const WRITTEN: Description = Description {
     name: "coracle_store_written_bytes_total",
@@ -228,7 +228,7 @@ const WRITES: Description = Description {
 const UNAVAILABLE: Description = Description {
     name: "aggregator_unavailable_apiservice",
     stability: Stability::Alpha,
-    help: "Gauge of APIServices which are marked as unavailable broken down by APIService name.",
+    help: "1 for an APIService that cannot be reached, 0 for one that can.",
 };
 
 /// What is read off at the time of asking: objects, watchers, sizes.

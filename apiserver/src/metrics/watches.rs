@@ -13,20 +13,20 @@ const DURATIONS: [f64; 17] = [
 static EVENTS: Counters<3> = Counters::new(
     "apiserver_watch_events_total",
     Stability::Alpha,
-    "Number of events sent in watch clients",
+    "Events sent to watches, by resource.",
     ["group", "resource", "version"],
 );
 static EVENT_SIZES: Histograms<3> = Histograms::with_buckets(
     "apiserver_watch_events_sizes",
     Stability::Alpha,
-    "Watch event size distribution in bytes",
+    "Bytes in events sent to watches, by resource.",
     ["group", "resource", "version"],
     &SIZES,
 );
 static LISTS: Histograms<4> = Histograms::with_buckets(
     "apiserver_watch_list_duration_seconds",
     Stability::Beta,
-    "Response latency distribution in seconds for watch list requests broken by group, version, resource and scope.",
+    "Seconds until a watch had sent every object that was there when it began.",
     ["group", "resource", "scope", "version"],
     &DURATIONS,
 );

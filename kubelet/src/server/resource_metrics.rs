@@ -18,63 +18,63 @@ struct Family {
 
 const NODE_CPU: Family = Family {
     name: "node_cpu_usage_seconds_total",
-    help: "[STABLE] Cumulative cpu time consumed by the node in core-seconds",
+    help: "[STABLE] Processor time that the node has used, in seconds",
     metric_type: "counter",
 };
 const NODE_MEMORY: Family = Family {
     name: "node_memory_working_set_bytes",
-    help: "[STABLE] Current working set of the node in bytes",
+    help: "[STABLE] Bytes of memory that the node uses and cannot easily free",
     metric_type: "gauge",
 };
 const NODE_SWAP: Family = Family {
     name: "node_swap_usage_bytes",
-    help: "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems",
+    help: "[ALPHA] Bytes of swap that the node uses",
     metric_type: "gauge",
 };
 const CONTAINER_START: Family = Family {
     name: "container_start_time_seconds",
-    help: "[STABLE] Start time of the container since unix epoch in seconds",
+    help: "[STABLE] When a container was started, in seconds since 1970",
     metric_type: "gauge",
 };
 const CONTAINER_CPU: Family = Family {
     name: "container_cpu_usage_seconds_total",
-    help: "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+    help: "[STABLE] Processor time that a container has used, in seconds",
     metric_type: "counter",
 };
 const CONTAINER_MEMORY: Family = Family {
     name: "container_memory_working_set_bytes",
-    help: "[STABLE] Current working set of the container in bytes",
+    help: "[STABLE] Bytes of memory that a container uses and cannot easily free",
     metric_type: "gauge",
 };
 const CONTAINER_SWAP: Family = Family {
     name: "container_swap_usage_bytes",
-    help: "[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems",
+    help: "[ALPHA] Bytes of swap that a container uses",
     metric_type: "gauge",
 };
 const POD_CPU: Family = Family {
     name: "pod_cpu_usage_seconds_total",
-    help: "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
+    help: "[STABLE] Processor time that a pod has used, in seconds",
     metric_type: "counter",
 };
 const POD_MEMORY: Family = Family {
     name: "pod_memory_working_set_bytes",
-    help: "[STABLE] Current working set of the pod in bytes",
+    help: "[STABLE] Bytes of memory that a pod uses and cannot easily free",
     metric_type: "gauge",
 };
 const POD_SWAP: Family = Family {
     name: "pod_swap_usage_bytes",
-    help: "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems",
+    help: "[ALPHA] Bytes of swap that a pod uses",
     metric_type: "gauge",
 };
 const SCRAPE_ERRORS: [Family; 2] = [
     Family {
         name: "resource_scrape_error",
-        help: "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise",
+        help: "[STABLE] 1 when something could not be measured, else 0",
         metric_type: "gauge",
     },
     Family {
         name: "scrape_error",
-        help: "[ALPHA] (Deprecated since 1.29.0) 1 if there was an error while getting container metrics, 0 otherwise",
+        help: "[ALPHA] (Deprecated since 1.29.0) 1 when something could not be measured, else 0",
         metric_type: "gauge",
     },
 ];
