@@ -3,7 +3,8 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
-    sync::Arc,
+    ops::Deref,
+    sync::{Arc, OnceLock},
 };
 
 use parking_lot::RwLock;
@@ -27,6 +28,8 @@ pub struct Family<T, const N: usize> {
     labels: [&'static str; N],
     buckets: &'static [f64],
     series: RwLock<HashMap<u64, Alike<T, N>, Hasher>>,
+    /// The only one, when there are no labels.
+    single: OnceLock<Arc<T>>,
 }
 
 impl<T, const N: usize> Family<T, N> {
@@ -47,6 +50,7 @@ impl<T, const N: usize> Family<T, N> {
         labels: [&'static str; N],
         buckets: &'static [f64],
     ) -> Self {
+        assert!(!help.is_empty(), "a metric says what it counts");
         Family {
             description: Description {
                 name,
@@ -56,6 +60,16 @@ impl<T, const N: usize> Family<T, N> {
             labels,
             buckets,
             series: RwLock::new(HashMap::with_hasher(BuildHasherDefault::new())),
+            single: OnceLock::new(),
+        }
+    }
+
+    /// The series with these label values, for a static beside code that counts often.
+    pub const fn series(&'static self, values: [&'static str; N]) -> Series<T, N> {
+        Series {
+            family: self,
+            values,
+            found: OnceLock::new(),
         }
     }
 }
@@ -63,6 +77,10 @@ impl<T, const N: usize> Family<T, N> {
 impl<T: Value, const N: usize> Family<T, N> {
     /// The series with these label values, which is made when it is not there.
     pub fn with(&self, values: [&str; N]) -> Arc<T> {
+        if N == 0 {
+            let single = self.single.get_or_init(|| Arc::new(T::new(self.buckets)));
+            return single.clone();
+        }
         if let Some(series) = self.find(&values) {
             return series;
         }
@@ -98,6 +116,22 @@ impl<T: Value, const N: usize> Family<T, N> {
     }
 }
 
+/// A series that is looked up with its first use, and from then on only counts. It must not be one
+/// that is forgotten.
+pub struct Series<T: 'static, const N: usize> {
+    family: &'static Family<T, N>,
+    values: [&'static str; N],
+    found: OnceLock<Arc<T>>,
+}
+
+impl<T: Value, const N: usize> Deref for Series<T, N> {
+    type Target = Arc<T>;
+
+    fn deref(&self) -> &Arc<T> {
+        self.found.get_or_init(|| self.family.with(self.values))
+    }
+}
+
 fn hash(values: &[&str]) -> u64 {
     Hasher::new().hash_one(values)
 }
@@ -115,8 +149,8 @@ impl<T: Value, const N: usize> Collect for Family<T, N> {
             let series = self.series.read();
             series.values().flatten().cloned().collect()
         };
-        if N == 0 && all.is_empty() {
-            // There is only one, and it is zero as yet.
+        if N == 0 {
+            // It is shown at zero too.
             all.push(([""; N].map(Box::from), self.with([""; N])));
         }
         all.sort_by(|(one, _), (other, _)| one.cmp(other));

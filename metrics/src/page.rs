@@ -106,7 +106,7 @@ impl Page {
         let registered = std::mem::take(&mut self.registered);
         let counts = beta(
             "registered_metrics_total",
-            "The count of registered metrics broken by stability level and deprecation version.",
+            "Metrics that this page can show, by stability.",
         );
         let labels = ["deprecated_version", "stability_level"];
         self.family(&counts, Kind::Counter, &labels, |samples| {
@@ -115,8 +115,11 @@ impl Page {
             }
         });
         for (name, help) in [
-            ("hidden_metrics_total", "The count of hidden metrics."),
-            ("disabled_metrics_total", "The count of disabled metrics."),
+            (
+                "hidden_metrics_total",
+                "Metrics not shown because they are deprecated.",
+            ),
+            ("disabled_metrics_total", "Metrics that were turned off."),
         ] {
             self.family(&beta(name, help), Kind::Counter, &[], |samples| {
                 samples.add(&[], 0.0);
@@ -240,7 +243,7 @@ pub fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Counters, Gauges, Histograms, MAX_SERIES, exponential};
+    use crate::{Counter, Counters, Gauges, Histograms, MAX_SERIES, Series, Tally, exponential};
 
     #[test]
     fn numbers_read_as_go_writes_them() {
@@ -292,7 +295,7 @@ mod tests {
 
     #[test]
     fn series_are_bounded_and_can_be_forgotten() {
-        static FAMILY: Counters<1> = Counters::new("a", Stability::None, "", ["x"]);
+        static FAMILY: Counters<1> = Counters::new("a", Stability::None, "A", ["x"]);
         for index in 0..MAX_SERIES + 10 {
             FAMILY.with([&index.to_string()]).inc();
         }
@@ -300,6 +303,37 @@ mod tests {
         FAMILY.forget(|[value]| &**value != "7");
         let mut page = Page::default();
         page.add(&[&FAMILY]);
-        assert_eq!(page.render(), "# HELP a \n# TYPE a counter\na{x=\"7\"} 1\n");
+        assert_eq!(
+            page.render(),
+            "# HELP a A\n# TYPE a counter\na{x=\"7\"} 1\n"
+        );
+    }
+
+    #[test]
+    fn a_series_that_is_kept_is_that_of_its_family() {
+        static FAMILY: Counters<1> = Counters::new("a", Stability::None, "A", ["x"]);
+        static KEPT: Series<Counter, 1> = FAMILY.series(["1"]);
+        static ALONE: Counters = Counters::new("b", Stability::None, "B", []);
+        let shown = || {
+            let mut page = Page::default();
+            page.add(&[&FAMILY, &ALONE]);
+            page.render()
+        };
+        let alone = "# HELP b B\n# TYPE b counter\nb 0\n";
+        assert_eq!(shown(), alone, "nothing is shown before it is counted");
+        KEPT.inc();
+        FAMILY.with(["1"]).inc();
+        let tally = Tally::new(KEPT.clone());
+        let another = tally.another();
+        tally.inc();
+        another.inc();
+        assert_eq!(KEPT.get(), 2, "a tally is added when it ends");
+        drop((tally, another));
+        assert_eq!(
+            shown(),
+            format!("# HELP a A\n# TYPE a counter\na{{x=\"1\"}} 4\n{alone}")
+        );
+        ALONE.with([]).inc();
+        assert_eq!(ALONE.with([]).get(), 1);
     }
 }

@@ -1,8 +1,11 @@
 //! The values of single series: all are counted with atomics only.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{Kind, Samples};
@@ -45,6 +48,40 @@ impl Value for Counter {
 
     fn show(&self, labels: &[&str], samples: &mut Samples<'_>) {
         samples.add(labels, self.get() as f64);
+    }
+}
+
+/// What one thread counts for a [`Counter`], which learns of it when this is dropped.
+#[derive(Debug)]
+pub struct Tally {
+    of: Arc<Counter>,
+    count: Cell<u64>,
+}
+
+impl Tally {
+    pub fn new(of: Arc<Counter>) -> Self {
+        Tally {
+            of,
+            count: Cell::new(0),
+        }
+    }
+
+    pub fn inc(&self) {
+        self.count.set(self.count.get() + 1);
+    }
+
+    /// At zero, for the same counter.
+    pub fn another(&self) -> Self {
+        Tally::new(self.of.clone())
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        match self.count.get() {
+            0 => {}
+            count => self.of.add(count),
+        }
     }
 }
 

@@ -4,11 +4,13 @@
 //! for each node), rank the nodes that are left ([`Plugin::score`]), and says which events may
 //! change its mind ([`Plugin::may_help`]). [`plugins::table`](crate::plugins::table) lists them.
 
-use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, ops::Deref, sync::Arc};
 
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
-use crate::{cluster::Cluster, devices, event::Event, node::NodeInfo, pod::PodInfo};
+use crate::{
+    cluster::Cluster, devices, event::Event, metrics::Evaluated, node::NodeInfo, pod::PodInfo,
+};
 
 /// The best score that a plugin gives to a node; the worst is 0.
 pub(crate) const MAX_SCORE: i64 = 100;
@@ -131,6 +133,29 @@ pub(crate) trait Plugin: Send + Sync {
     /// Whether the event may let the pod be scheduled, given that this plugin stood against it.
     fn may_help(&self, _pod: &PodInfo, _event: &Event<'_>, _cluster: &Cluster<'_>) -> bool {
         false
+    }
+}
+
+/// A plugin in its place in the table, with what is counted of it.
+pub(crate) struct Listed {
+    plugin: Box<dyn Plugin>,
+    pub evaluated: Evaluated,
+}
+
+impl Listed {
+    pub fn new(plugin: impl Plugin + 'static) -> Self {
+        Listed {
+            evaluated: Evaluated::new(plugin.name()),
+            plugin: Box::new(plugin),
+        }
+    }
+}
+
+impl Deref for Listed {
+    type Target = dyn Plugin;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.plugin
     }
 }
 

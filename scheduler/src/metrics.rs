@@ -1,8 +1,17 @@
 //! What the scheduler counts, under the names of upstream's.
+//!
+//! A decision counts much, and must not be slower for it: series are looked up once and kept, and
+//! what is counted for every node is added up first ([`Evaluated`]).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
-use coracle_metrics::{Collect, Counters, Gauges, Held, Histograms, Stability, exponential};
+use coracle_metrics::{
+    Collect, Counter, Counters, Gauge, Gauges, Held, Histogram, Histograms, Series, Stability,
+    Tally, exponential,
+};
 
 /// What the profile is called in every label: the scheduler's name.
 pub(crate) const PROFILE: &str = "default-scheduler";
@@ -16,97 +25,97 @@ const POINTS: [f64; 12] = exponential(0.0001, 2.0);
 static SCHEDULED: Counters<2> = Counters::new(
     "scheduler_schedule_attempts_total",
     Stability::Stable,
-    "Number of attempts to schedule pods, by the result. 'unschedulable' means a pod could not be scheduled, while 'error' means an internal scheduler problem.",
+    "Attempts to schedule a pod: 'scheduled', 'unschedulable' where no node fits, 'error' where the scheduler itself failed.",
     ["profile", "result"],
 );
 static ATTEMPT: Histograms<2> = Histograms::with_buckets(
     "scheduler_scheduling_attempt_duration_seconds",
     Stability::Stable,
-    "Scheduling attempt latency in seconds (scheduling algorithm + binding)",
+    "Seconds from taking a pod off the queue to its binding, or to the decision that no node fits.",
     ["profile", "result"],
     &ATTEMPTS,
 );
 static ALGORITHM: Histograms = Histograms::with_buckets(
     "scheduler_scheduling_algorithm_duration_seconds",
     Stability::Alpha,
-    "Scheduling algorithm latency in seconds",
+    "Seconds to choose a node for a pod.",
     [],
     &ATTEMPTS,
 );
 static POD_ATTEMPTS: Histograms = Histograms::with_buckets(
     "scheduler_pod_scheduling_attempts",
     Stability::Stable,
-    "Number of attempts to successfully schedule a pod.",
+    "Attempts that it took to schedule a pod.",
     [],
     &COUNTS,
 );
 static POD_SLI: Histograms<1> = Histograms::with_buckets(
     "scheduler_pod_scheduling_sli_duration_seconds",
     Stability::Beta,
-    "E2e latency for a pod being scheduled, from the time the pod enters the scheduling queue and might involve multiple scheduling attempts.",
+    "Seconds from queueing a pod to its binding, by the attempts that it took.",
     ["attempts"],
     &SLI,
 );
 static POINT: Histograms<3> = Histograms::with_buckets(
     "scheduler_framework_extension_point_duration_seconds",
     Stability::Stable,
-    "Latency for running all plugins of a specific extension point.",
+    "Seconds in all plugins of an extension point for one pod.",
     ["extension_point", "profile", "status"],
     &POINTS,
 );
 static EVALUATIONS: Counters<3> = Counters::new(
     "scheduler_plugin_evaluation_total",
     Stability::Beta,
-    "Number of attempts to schedule pods by each plugin and the extension point (available only in PreFilter, Filter, PreScore, and Score).",
+    "Pods that a plugin had a say on, by extension point (PreFilter, Filter and Score only).",
     ["extension_point", "plugin", "profile"],
 );
 static PENDING: Gauges<1> = Gauges::new(
     "scheduler_pending_pods",
     Stability::Stable,
-    "Number of pending pods, by the queue type. 'active' means number of pods in activeQ; 'backoff' means number of pods in backoffQ; 'unschedulable' means number of pods in unschedulablePods that the scheduler attempted to schedule and failed; 'gated' is the number of unschedulable pods that the scheduler never attempted to schedule because they are gated.",
+    "Pods that wait: to be tried ('active'), for a time ('backoff'), for a change in the cluster ('unschedulable'), or not to be tried yet ('gated').",
     ["queue"],
 );
 static INCOMING: Counters<2> = Counters::new(
     "scheduler_queue_incoming_pods_total",
     Stability::Stable,
-    "Number of pods added to scheduling queues by event and queue type.",
+    "Pods put into a queue, by the event that put them there.",
     ["event", "queue"],
 );
 static UNSCHEDULABLE: Gauges<2> = Gauges::new(
     "scheduler_unschedulable_pods",
     Stability::Beta,
-    "The number of unschedulable pods broken down by plugin name. A pod will increment the gauge for all plugins that caused it to not schedule and so this metric have meaning only when broken down by plugin.",
+    "Waiting pods that a plugin rejected; a pod rejected by more than one counts for each.",
     ["plugin", "profile"],
 );
 static PREEMPTIONS: Counters = Counters::new(
     "scheduler_preemption_attempts_total",
     Stability::Stable,
-    "Total preemption attempts in the cluster till now",
+    "Attempts to make room for a pod by evicting others.",
     [],
 );
 static VICTIMS: Histograms = Histograms::with_buckets(
     "scheduler_preemption_victims",
     Stability::Stable,
-    "Number of selected preemption victims",
+    "Pods evicted to make room for another.",
     [],
     &VICTIM_COUNTS,
 );
 static TASKS: Gauges<1> = Gauges::new(
     "scheduler_goroutines",
     Stability::Beta,
-    "Number of running goroutines split by the work they do such as binding.",
+    "Tasks that run now, by what they do.",
     ["operation"],
 );
 static CACHED: Gauges<1> = Gauges::new(
     "scheduler_scheduler_cache_size",
     Stability::Alpha,
-    "Number of nodes, pods, and assumed (bound) pods in the scheduler cache.",
+    "What the scheduler knows of: nodes, pods, and pods that are being bound.",
     ["type"],
 );
 static PERMIT: Histograms<1> = Histograms::with_buckets(
     "scheduler_permit_wait_duration_seconds",
     Stability::Beta,
-    "Duration of waiting on permit.",
+    "Seconds that a pod waited for leave to be bound.",
     ["result"],
     &ATTEMPTS,
 );
@@ -143,14 +152,19 @@ pub(crate) enum Attempt {
 }
 
 pub(crate) fn attempted(attempt: Attempt, taken: Duration) {
-    let result = match attempt {
-        Attempt::Scheduled => "scheduled",
-        Attempt::Unschedulable => "unschedulable",
-        Attempt::Error => "error",
-    };
-    let labels = [PROFILE, result];
-    SCHEDULED.with(labels).inc();
-    ATTEMPT.with(labels).observe(taken.as_secs_f64());
+    const RESULTS: [&str; 3] = ["scheduled", "unschedulable", "error"];
+    static COUNTS: [Series<Counter, 2>; 3] = [
+        SCHEDULED.series([PROFILE, RESULTS[0]]),
+        SCHEDULED.series([PROFILE, RESULTS[1]]),
+        SCHEDULED.series([PROFILE, RESULTS[2]]),
+    ];
+    static DURATIONS: [Series<Histogram, 2>; 3] = [
+        ATTEMPT.series([PROFILE, RESULTS[0]]),
+        ATTEMPT.series([PROFILE, RESULTS[1]]),
+        ATTEMPT.series([PROFILE, RESULTS[2]]),
+    ];
+    COUNTS[attempt as usize].inc();
+    DURATIONS[attempt as usize].observe(taken.as_secs_f64());
 }
 
 /// A pod was bound, at that attempt, so long after it was first queued.
@@ -167,34 +181,142 @@ pub(crate) fn decided(taken: Duration) {
     ALGORITHM.with([]).observe(taken.as_secs_f64());
 }
 
-/// All plugins of an extension point have had their say.
-pub(crate) fn point(point: &'static str, passed: bool, since: Instant) {
-    let status = if passed { "Success" } else { "Unschedulable" };
-    let labels = [point, PROFILE, status];
-    POINT.with(labels).observe(since.elapsed().as_secs_f64());
+/// Where plugins have their say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Point {
+    PreFilter,
+    Filter,
+    Score,
+    PostFilter,
 }
 
-/// A plugin had its say.
-pub(crate) fn evaluated(point: &'static str, plugin: &'static str) {
-    EVALUATIONS.with([point, plugin, PROFILE]).inc();
-}
+impl Point {
+    const fn name(self) -> &'static str {
+        match self {
+            Point::PreFilter => "PreFilter",
+            Point::Filter => "Filter",
+            Point::Score => "Score",
+            Point::PostFilter => "PostFilter",
+        }
+    }
 
-/// A pod is in the queue of that name from now on, because of the event.
-pub(crate) fn queued(queue: &'static str, event: &'static str) {
-    PENDING.with([queue]).inc();
-    if queue != "gated" {
-        INCOMING.with([event, queue]).inc();
+    const fn outcomes(self) -> [Series<Histogram, 3>; 2] {
+        [
+            POINT.series([self.name(), PROFILE, "Unschedulable"]),
+            POINT.series([self.name(), PROFILE, "Success"]),
+        ]
+    }
+
+    /// All plugins have had their say.
+    pub fn over(self, passed: bool, since: Instant) {
+        static POINTS: [[Series<Histogram, 3>; 2]; 4] = [
+            Point::PreFilter.outcomes(),
+            Point::Filter.outcomes(),
+            Point::Score.outcomes(),
+            Point::PostFilter.outcomes(),
+        ];
+        POINTS[self as usize][usize::from(passed)].observe(since.elapsed().as_secs_f64());
     }
 }
 
-/// A pod is in the queue of that name no more.
-pub(crate) fn unqueued(queue: &'static str) {
-    PENDING.with([queue]).dec();
+/// How often a plugin had its say.
+#[derive(Debug)]
+pub(crate) struct Evaluated {
+    plugin: &'static str,
+    by_point: [OnceLock<Arc<Counter>>; 4],
 }
 
-/// The plugin stands against a pod that waits, or no more.
-pub(crate) fn rejects(plugin: &'static str, by: f64) {
-    UNSCHEDULABLE.with([plugin, PROFILE]).add(by);
+impl Evaluated {
+    pub fn new(plugin: &'static str) -> Self {
+        Evaluated {
+            plugin,
+            by_point: Default::default(),
+        }
+    }
+
+    /// The plugin had its say so many times.
+    pub fn add(&self, point: Point, times: usize) {
+        self.at(point).add(times as u64);
+    }
+
+    /// For a pod that it looks at one node after the other for.
+    pub fn tally(&self, point: Point) -> Tally {
+        Tally::new(self.at(point).clone())
+    }
+
+    fn at(&self, point: Point) -> &Arc<Counter> {
+        self.by_point[point as usize]
+            .get_or_init(|| EVALUATIONS.with([point.name(), self.plugin, PROFILE]))
+    }
+}
+
+/// Where a pod waits, as upstream calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queue {
+    Active,
+    Backoff,
+    Unschedulable,
+    Gated,
+}
+
+impl Queue {
+    const fn name(self) -> &'static str {
+        match self {
+            Queue::Active => "active",
+            Queue::Backoff => "backoff",
+            Queue::Unschedulable => "unschedulable",
+            Queue::Gated => "gated",
+        }
+    }
+
+    fn pending(self) -> &'static Arc<Gauge> {
+        static QUEUES: [Series<Gauge, 1>; 4] = [
+            PENDING.series([Queue::Active.name()]),
+            PENDING.series([Queue::Backoff.name()]),
+            PENDING.series([Queue::Unschedulable.name()]),
+            PENDING.series([Queue::Gated.name()]),
+        ];
+        &QUEUES[self as usize]
+    }
+}
+
+/// What is counted of the pods that wait, with the series that were used.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    incoming: Vec<((&'static str, Queue), Arc<Counter>)>,
+    rejecting: Vec<(&'static str, Arc<Gauge>)>,
+}
+
+impl Waiting {
+    /// A pod is in the queue from now on, because of the event.
+    pub fn queued(&mut self, queue: Queue, event: &'static str) {
+        queue.pending().inc();
+        if queue != Queue::Gated {
+            let find = || INCOMING.with([event, queue.name()]);
+            known(&mut self.incoming, (event, queue), find).inc();
+        }
+    }
+
+    /// A pod is in the queue no more.
+    pub fn unqueued(&mut self, queue: Queue) {
+        queue.pending().dec();
+    }
+
+    /// The plugin stands against a pod that waits, or no more.
+    pub fn rejects(&mut self, plugin: &'static str, by: f64) {
+        let find = || UNSCHEDULABLE.with([plugin, PROFILE]);
+        known(&mut self.rejecting, plugin, find).add(by);
+    }
+}
+
+/// There are few, so looking at each costs less than a hash.
+fn known<K: PartialEq, T>(all: &mut Vec<(K, T)>, key: K, find: impl FnOnce() -> T) -> &T {
+    let index = all.iter().position(|(known, _)| *known == key);
+    let index = index.unwrap_or_else(|| {
+        all.push((key, find()));
+        all.len() - 1
+    });
+    &all[index].1
 }
 
 /// So many pods have to go for another.
@@ -205,12 +327,14 @@ pub(crate) fn preempts(victims: usize) {
 
 /// A pod is being bound until the guard is dropped.
 pub(crate) fn binding() -> Held {
-    TASKS.with(["binding"]).hold()
+    static BINDING: Series<Gauge, 1> = TASKS.series(["binding"]);
+    BINDING.hold()
 }
 
 /// What the cache holds.
 pub(crate) fn cached(nodes: usize, pods: usize) {
-    for (of, count) in [("nodes", nodes), ("pods", pods)] {
-        CACHED.with([of]).set(count as f64);
-    }
+    static NODES: Series<Gauge, 1> = CACHED.series(["nodes"]);
+    static PODS: Series<Gauge, 1> = CACHED.series(["pods"]);
+    NODES.set(nodes as f64);
+    PODS.set(pods as f64);
 }

@@ -14,7 +14,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    metrics,
+    metrics::{Queue, Waiting},
     plugins::SCHEDULING_GATES,
     pod::{Key, PodInfo},
 };
@@ -64,35 +64,40 @@ pub(crate) struct QueuedPod {
 }
 
 impl QueuedPod {
-    /// What upstream calls the queue that it is in.
-    fn queue(&self) -> &'static str {
+    fn queue(&self) -> Queue {
         match self.place {
-            Place::Active => "active",
-            Place::Backoff | Place::ErrorBackoff => "backoff",
-            Place::Unschedulable if self.gated => "gated",
-            Place::Unschedulable => "unschedulable",
+            Place::Active => Queue::Active,
+            Place::Backoff | Place::ErrorBackoff => Queue::Backoff,
+            Place::Unschedulable if self.gated => Queue::Gated,
+            Place::Unschedulable => Queue::Unschedulable,
         }
     }
 
-    fn count_rejectors(&self, by: f64) {
-        if self.place == Place::Unschedulable {
-            for plugin in &self.rejectors {
-                metrics::rejects(plugin, by);
-            }
-        }
+    /// It is where it is because of the event.
+    fn count_in(&self, waiting: &mut Waiting, event: &'static str) {
+        waiting.queued(self.queue(), event);
+        self.count_rejectors(waiting, 1.0);
     }
 
     /// It is no longer where it was.
-    fn leave(&self) {
-        metrics::unqueued(self.queue());
-        self.count_rejectors(-1.0);
+    fn count_out(&self, waiting: &mut Waiting) {
+        waiting.unqueued(self.queue());
+        self.count_rejectors(waiting, -1.0);
+    }
+
+    fn count_rejectors(&self, waiting: &mut Waiting, by: f64) {
+        if self.place == Place::Unschedulable {
+            for plugin in &self.rejectors {
+                waiting.rejects(plugin, by);
+            }
+        }
     }
 }
 
 impl Drop for SchedulingQueue {
     fn drop(&mut self) {
         for pod in self.pods.values() {
-            pod.leave();
+            pod.count_out(&mut self.waiting);
         }
     }
 }
@@ -112,6 +117,7 @@ pub(crate) struct SchedulingQueue {
     error_backoff: BTreeSet<BackoffKey>,
     unschedulable: HashSet<Key>,
     swept: Option<Instant>,
+    waiting: Waiting,
 }
 
 impl SchedulingQueue {
@@ -125,6 +131,7 @@ impl SchedulingQueue {
             error_backoff: BTreeSet::new(),
             unschedulable: HashSet::new(),
             swept: None,
+            waiting: Waiting::default(),
         }
     }
 
@@ -315,8 +322,7 @@ impl SchedulingQueue {
     }
 
     fn put(&mut self, pod: QueuedPod, event: &'static str) {
-        metrics::queued(pod.queue(), event);
-        pod.count_rejectors(1.0);
+        pod.count_in(&mut self.waiting, event);
         match pod.place {
             Place::Active => {
                 self.active.insert(active_key(&pod));
@@ -336,7 +342,7 @@ impl SchedulingQueue {
 
     fn take(&mut self, key: &str) -> Option<QueuedPod> {
         let pod = self.pods.remove(key)?;
-        pod.leave();
+        pod.count_out(&mut self.waiting);
         match pod.place {
             Place::Active => self.active.remove(&active_key(&pod)),
             Place::Backoff => self.backoff.remove(&backoff_key(&pod)),
@@ -493,7 +499,7 @@ mod tests {
         assert!(!queue.has_next());
         let held = queue.get("default/a").expect("the pod");
         assert_eq!(held.rejectors, BTreeSet::from(["DynamicResources"]));
-        assert_eq!(held.queue(), "gated");
+        assert_eq!(held.queue(), Queue::Gated);
         queue.retry("default/a", "NodeAdd", now);
         assert!(!queue.has_next(), "it still is kept back");
         open.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -502,7 +508,10 @@ mod tests {
         });
         let tried = queue.pop().expect("the pod");
         queue.put_back(tried, BTreeSet::from(["NodePorts"]), false, now);
-        assert_eq!(queue.get("default/a").unwrap().queue(), "unschedulable");
+        assert_eq!(
+            queue.get("default/a").unwrap().queue(),
+            Queue::Unschedulable
+        );
         open.store(false, std::sync::atomic::Ordering::Relaxed);
         queue.retry("default/a", "NodeAdd", now);
         assert!(!queue.has_next(), "it is kept back again");

@@ -4,11 +4,13 @@
 
 use std::{borrow::Cow, collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Instant};
 
+use coracle_metrics::Tally;
+
 use crate::{
     cluster::Cluster,
     devices::binding::Plan,
-    framework::{Filter, Plugin, PostFilter, Prepared, Rejection},
-    metrics,
+    framework::{Filter, Listed, PostFilter, Prepared, Rejection},
+    metrics::Point,
     node::NodeInfo,
     plugins::dynamic_resources,
     pod::PodInfo,
@@ -75,32 +77,54 @@ impl Turn {
 }
 
 /// The filters of the plugins that have something to say on a pod.
-pub(crate) struct Filters(Vec<Box<dyn Filter>>);
+pub(crate) struct Filters(Vec<Counted>);
+
+/// A filter, and how often it was asked.
+struct Counted {
+    filter: Box<dyn Filter>,
+    asked: Tally,
+}
 
 impl Filters {
     pub fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        self.0.iter().try_for_each(|filter| filter.check(node))
+        self.0.iter().try_for_each(|counted| {
+            counted.asked.inc();
+            counted.filter.check(node)
+        })
     }
 
     pub fn pod_added(&mut self, pod: &PodInfo, node: &NodeInfo) {
-        for filter in &mut self.0 {
-            filter.pod_added(pod, node);
+        for counted in &mut self.0 {
+            counted.filter.pod_added(pod, node);
         }
     }
 
     pub fn pod_removed(&mut self, pod: &PodInfo, node: &NodeInfo) {
-        for filter in &mut self.0 {
-            filter.pod_removed(pod, node);
+        for counted in &mut self.0 {
+            counted.filter.pod_removed(pod, node);
         }
     }
 
     fn devices_on(&self, node: &str) -> Plan {
-        let mut plans = self.0.iter().filter_map(|filter| filter.devices_on(node));
+        let mut plans = self.all().filter_map(|filter| filter.devices_on(node));
         plans.next().unwrap_or_default()
     }
 
     pub fn duplicate(&self) -> Filters {
-        Filters(self.0.iter().map(|filter| filter.duplicate()).collect())
+        let duplicate = |counted: &Counted| Counted {
+            filter: counted.filter.duplicate(),
+            asked: counted.asked.another(),
+        };
+        Filters(self.0.iter().map(duplicate).collect())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &dyn Filter> {
+        self.0.iter().map(|counted| &*counted.filter)
+    }
+
+    fn add(&mut self, filter: Box<dyn Filter>, of: &Listed) {
+        let asked = of.evaluated.tally(Point::Filter);
+        self.0.push(Counted { filter, asked });
     }
 
     /// As [`Filters::check`], and leaves the room that pods of at least the same priority were
@@ -189,7 +213,7 @@ impl Diagnosis {
 pub(crate) fn schedule(
     pod: &Arc<PodInfo>,
     cluster: &Cluster<'_>,
-    plugins: &[Box<dyn Plugin>],
+    plugins: &[Listed],
     turn: &mut Turn,
 ) -> Outcome {
     let nodes = cluster.cache.nodes();
@@ -198,7 +222,7 @@ pub(crate) fn schedule(
     }
     let since = Instant::now();
     let (filters, only, rejected) = prepare(pod, cluster, plugins);
-    metrics::point("PreFilter", rejected.is_none(), since);
+    Point::PreFilter.over(rejected.is_none(), since);
     if let Some(rejection) = rejected {
         if rejection.error {
             let (plugin, why) = (rejection.plugin, rejection.reasons.join(", "));
@@ -231,7 +255,7 @@ pub(crate) fn schedule(
     };
     let since = Instant::now();
     let feasible = find(pod, cluster, &filters, &candidates, &mut diagnosis);
-    metrics::point("Filter", !feasible.is_empty(), since);
+    Point::Filter.over(!feasible.is_empty(), since);
     turn.start = (turn.start + feasible.len() + diagnosis.rejected.len()) % nodes.len();
     let mut rejected = diagnosis.rejected.values();
     if let Some(rejection) = rejected.find(|rejection| rejection.error) {
@@ -264,22 +288,21 @@ struct Only {
 fn prepare(
     pod: &Arc<PodInfo>,
     cluster: &Cluster<'_>,
-    plugins: &[Box<dyn Plugin>],
+    plugins: &[Listed],
 ) -> (Filters, Option<Only>, Option<Rejection>) {
     let mut filters = Filters(Vec::with_capacity(plugins.len()));
     let mut only: Option<Only> = None;
     for plugin in plugins {
         let prepared = plugin.prepare(pod, cluster);
-        metrics::evaluated("PreFilter", plugin.name());
-        if matches!(prepared, Prepared::Check(_) | Prepared::CheckOnly(..)) {
-            metrics::evaluated("Filter", plugin.name());
+        if !matches!(prepared, Prepared::Skip) {
+            plugin.evaluated.add(Point::PreFilter, 1);
         }
         match prepared {
             Prepared::Skip => {}
             Prepared::Reject(rejection) => return (filters, only, Some(rejection)),
-            Prepared::Check(filter) => filters.0.push(filter),
+            Prepared::Check(filter) => filters.add(filter, plugin),
             Prepared::CheckOnly(filter, mut names) => {
-                filters.0.push(filter);
+                filters.add(filter, plugin);
                 if let Some(known) = &only {
                     names.retain(|name| known.names.contains(name));
                 }
@@ -343,7 +366,7 @@ fn enough(nodes: usize) -> usize {
 fn best<'a>(
     pod: &Arc<PodInfo>,
     cluster: &Cluster<'_>,
-    plugins: &[Box<dyn Plugin>],
+    plugins: &[Listed],
     filters: &Filters,
     feasible: &[&'a NodeInfo],
     turn: &mut Turn,
@@ -361,16 +384,16 @@ fn best<'a>(
             continue;
         }
         if let Some(scores) = plugin.score(pod, cluster, feasible) {
-            metrics::evaluated("Score", plugin.name());
+            plugin.evaluated.add(Point::Score, feasible.len());
             add(weight, scores);
         }
     }
-    for filter in &filters.0 {
+    for filter in filters.all() {
         if let Some((weight, scores)) = filter.score(feasible) {
             add(weight, scores);
         }
     }
-    metrics::point("Score", true, since);
+    Point::Score.over(true, since);
     let most = totals.iter().copied().max().unwrap_or(0);
     let equals: Vec<usize> = (0..totals.len())
         .filter(|&index| totals[index] == most)
@@ -398,8 +421,8 @@ fn unfit(
         false => Preemption::Ineligible("not found".to_owned()),
     };
     let possible = matches!(preemption, Preemption::Possible { .. });
-    metrics::point("PostFilter", possible, since);
-    let claims = filters.0.iter().find_map(|filter| filter.post_filter());
+    Point::PostFilter.over(possible, since);
+    let claims = filters.all().find_map(|filter| filter.post_filter());
     let done = match &claims {
         None => "no new claims to deallocate",
         Some(PostFilter::Nothing) => "still not schedulable",

@@ -21,27 +21,27 @@ mod volume_zone;
 
 pub(crate) use scheduling_gates::SCHEDULING_GATES;
 
-use crate::framework::Plugin;
+use crate::framework::Listed;
 
 /// All plugins, in the order in which they look at a node: the first that rejects it is heard.
-pub(crate) fn table() -> Vec<Box<dyn Plugin>> {
+pub(crate) fn table() -> Vec<Listed> {
     vec![
-        Box::new(scheduling_gates::SchedulingGates),
-        Box::new(node_unschedulable::NodeUnschedulable),
-        Box::new(node_name::NodeName),
-        Box::new(taint_toleration::TaintToleration),
-        Box::new(node_affinity::NodeAffinity),
-        Box::new(node_ports::NodePorts),
-        Box::new(node_resources::Fit),
-        Box::new(volume_restrictions::VolumeRestrictions),
-        Box::new(node_volume_limits::NodeVolumeLimits),
-        Box::new(volume_binding::VolumeBinding),
-        Box::new(volume_zone::VolumeZone),
-        Box::new(pod_topology_spread::PodTopologySpread),
-        Box::new(inter_pod_affinity::InterPodAffinity),
-        Box::new(dynamic_resources::DynamicResources),
-        Box::new(node_resources::BalancedAllocation),
-        Box::new(image_locality::ImageLocality),
-        Box::new(node_declared_features::NodeDeclaredFeatures),
+        Listed::new(scheduling_gates::SchedulingGates),
+        Listed::new(node_unschedulable::NodeUnschedulable),
+        Listed::new(node_name::NodeName),
+        Listed::new(taint_toleration::TaintToleration),
+        Listed::new(node_affinity::NodeAffinity),
+        Listed::new(node_ports::NodePorts),
+        Listed::new(node_resources::Fit),
+        Listed::new(volume_restrictions::VolumeRestrictions),
+        Listed::new(node_volume_limits::NodeVolumeLimits),
+        Listed::new(volume_binding::VolumeBinding),
+        Listed::new(volume_zone::VolumeZone),
+        Listed::new(pod_topology_spread::PodTopologySpread),
+        Listed::new(inter_pod_affinity::InterPodAffinity),
+        Listed::new(dynamic_resources::DynamicResources),
+        Listed::new(node_resources::BalancedAllocation),
+        Listed::new(image_locality::ImageLocality),
+        Listed::new(node_declared_features::NodeDeclaredFeatures),
     ]
 }
