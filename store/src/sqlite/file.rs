@@ -8,9 +8,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi, params};
 
-use super::OpenError;
+use super::{OpenError, spare::Spare};
 use crate::{Error, Revision, stage::Change, state::Object};
 
 /// `user_version` of the files that this version writes.
@@ -25,6 +25,9 @@ const LOG_BYTES: i64 = 4 << 20;
 const SPARE_PAGES: i64 = 256;
 /// Free pages given back in one step, so that no writer waits long.
 const STEP_PAGES: i64 = 256;
+
+/// What `auto_vacuum` tells of a file that gives space back in steps.
+const INCREMENTAL: i64 = 2;
 
 /// There is no index: the row of every key is known in memory, so that a write touches one page.
 const SCHEMA: &str = "
@@ -50,9 +53,10 @@ pub(super) struct WriteError {
 impl WriteError {
     /// What the writers of the group are told.
     pub fn refusal(&self) -> Error {
-        match self.source.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Error::Full,
-            _ => Error::Backend(self.to_string()),
+        if is_full(&self.source) {
+            Error::Full
+        } else {
+            Error::Backend(self.to_string())
         }
     }
 }
@@ -67,6 +71,9 @@ pub(super) struct Loaded {
 pub(super) struct File {
     connection: Connection,
     path: PathBuf,
+    spare: Spare,
+    /// Something was written since space was last given back.
+    written: bool,
 }
 
 impl File {
@@ -78,41 +85,65 @@ impl File {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
         prepare(&connection, max_bytes).map_err(fail)?;
-        check_format(&connection, path)?;
-        connection
-            .execute_batch(&format!(
-                "BEGIN EXCLUSIVE; {SCHEMA} PRAGMA application_id={APPLICATION}; PRAGMA user_version={FORMAT}; COMMIT;"
-            ))
-            .map_err(fail)?;
+        // A file that has its tables is not written to: the device may be full.
+        if check_format(&connection, path)? == 0 {
+            connection
+                .execute_batch(&format!(
+                    "BEGIN EXCLUSIVE; {SCHEMA} PRAGMA application_id={APPLICATION}; PRAGMA user_version={FORMAT}; COMMIT;"
+                ))
+                .map_err(fail)?;
+        }
         let loaded = load(&connection).map_err(fail)?;
         let file = File {
             connection,
             path: path.to_owned(),
+            spare: Spare::of(path),
+            written: false,
         };
         Ok((file, loaded))
     }
 
     /// Writes a group and, if given, the revision up to which numbers are set aside. When it
-    /// returns, the group survives a loss of power.
+    /// returns, the group survives a loss of power. On a full device only a group that adds
+    /// nothing is written.
     pub fn write<'a>(
         &mut self,
-        changes: impl Iterator<Item = &'a Change>,
+        changes: impl Iterator<Item = &'a Change> + Clone,
         reserved: Option<Revision>,
     ) -> Result<(), WriteError> {
-        self.try_write(changes, reserved).map_err(|source| {
-            // SQLite has rolled back by itself after some errors.
-            if !self.connection.is_autocommit() {
-                let _ = self.connection.execute_batch("ROLLBACK");
-            }
-            WriteError {
-                path: self.path.clone(),
-                source,
-            }
+        let adds = changes.clone().any(|change| change.object.is_some());
+        let mut outcome = if adds && !self.spare.take() {
+            Err(full())
+        } else {
+            self.write_or_roll_back(changes.clone(), reserved)
+        };
+        if !adds && self.spare.is_held() && outcome.as_ref().is_err_and(is_full) {
+            self.spare.give_up();
+            self.copy_log();
+            outcome = self.write_or_roll_back(changes, reserved);
+        }
+        self.written |= outcome.is_ok();
+        outcome.map_err(|source| WriteError {
+            path: self.path.clone(),
+            source,
         })
     }
 
+    fn write_or_roll_back<'a>(
+        &self,
+        changes: impl Iterator<Item = &'a Change>,
+        reserved: Option<Revision>,
+    ) -> rusqlite::Result<()> {
+        let outcome = self.try_write(changes, reserved);
+        // SQLite has rolled back by itself after some errors.
+        if outcome.is_err() && !self.connection.is_autocommit() {
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        outcome
+    }
+
     fn try_write<'a>(
-        &mut self,
+        &self,
         changes: impl Iterator<Item = &'a Change>,
         reserved: Option<Revision>,
     ) -> rusqlite::Result<()> {
@@ -150,26 +181,35 @@ impl File {
         Ok(())
     }
 
-    /// Takes one step in returning free pages to the device when many are free. Whether another
-    /// step is due.
-    pub fn give_back_space(&self) -> bool {
-        match self.try_give_back() {
-            Ok(more) => more,
-            Err(error) => {
-                tracing::debug!(%error, "cannot give free space back");
-                false
-            }
+    /// Takes one step in returning free pages to the device when many are free, or when the
+    /// device is full. Whether another step is due.
+    pub fn give_back_space(&mut self) -> bool {
+        // After a refused write nothing is different.
+        if !self.written {
+            return false;
         }
+        let full = !self.spare.is_held();
+        let more = self.try_give_back(full).unwrap_or_else(|error| {
+            tracing::debug!(%error, "cannot give free space back");
+            false
+        });
+        if full {
+            self.copy_log();
+            self.spare.take();
+        }
+        self.written = more;
+        more
     }
 
-    fn try_give_back(&self) -> rusqlite::Result<bool> {
+    fn try_give_back(&self, all: bool) -> rusqlite::Result<bool> {
         let number = |pragma: &str| -> rusqlite::Result<i64> {
             self.connection
                 .prepare_cached(pragma)?
                 .query_row([], |row| row.get(0))
         };
         let free = number("PRAGMA freelist_count")?;
-        if free <= SPARE_PAGES || free <= number("PRAGMA page_count")? / 4 {
+        let few = free <= SPARE_PAGES || free <= number("PRAGMA page_count")? / 4;
+        if free == 0 || few && !all {
             return Ok(false);
         }
         // The statement frees one page for each row that is asked of it.
@@ -181,13 +221,34 @@ impl File {
         Ok(number("PRAGMA freelist_count")? < free)
     }
 
-    /// Records the exact revision, so that a clean restart skips no numbers.
-    pub fn close(self, revision: Revision) -> Result<(), WriteError> {
-        let File { connection, path } = self;
-        set_reserved(&connection, revision)
-            .and_then(|()| connection.close().map_err(|(_, error)| error))
-            .map_err(|source| WriteError { path, source })
+    /// Copies the log into the file and cuts it back to nothing, so that its space is free.
+    fn copy_log(&self) {
+        let copied = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = copied {
+            tracing::debug!(%error, "the log stays as long as it is");
+        }
     }
+
+    /// Records the exact revision, so that a clean restart skips no numbers.
+    pub fn close(mut self, revision: Revision) -> Result<(), WriteError> {
+        self.write(std::iter::empty(), Some(revision))?;
+        let File {
+            connection, path, ..
+        } = self;
+        connection
+            .close()
+            .map_err(|(_, source)| WriteError { path, source })
+    }
+}
+
+fn full() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None)
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 fn set_reserved(connection: &Connection, revision: Revision) -> rusqlite::Result<()> {
@@ -215,11 +276,15 @@ fn create_private(path: &Path) -> Result<(), OpenError> {
 fn prepare(connection: &Connection, max_bytes: Option<u64>) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(16);
     // The lock is held from the first access on: a second opener is refused, and the log's index
-    // needs no shared memory file. `auto_vacuum` must come before the first table.
+    // needs no shared memory file.
+    connection.execute_batch("PRAGMA locking_mode=EXCLUSIVE")?;
+    // Must come before the first table. It writes even if it changes nothing.
+    let vacuum: i64 = connection.query_row("PRAGMA auto_vacuum", [], |row| row.get(0))?;
+    if vacuum != INCREMENTAL {
+        connection.execute_batch("PRAGMA auto_vacuum=INCREMENTAL")?;
+    }
     connection.execute_batch(&format!(
-        "PRAGMA locking_mode=EXCLUSIVE;
-         PRAGMA auto_vacuum=INCREMENTAL;
-         PRAGMA journal_mode=WAL;
+        "PRAGMA journal_mode=WAL;
          PRAGMA synchronous=FULL;
          PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES};
          PRAGMA journal_size_limit={LOG_BYTES};
@@ -235,7 +300,8 @@ fn prepare(connection: &Connection, max_bytes: Option<u64>) -> rusqlite::Result<
     Ok(())
 }
 
-fn check_format(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+/// The format of the file, 0 when it is new.
+fn check_format(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
     let number = |pragma: &str| -> Result<i64, OpenError> {
         connection
             .query_row(pragma, [], |row| row.get(0))
@@ -256,7 +322,7 @@ fn check_format(connection: &Connection, path: &Path) -> Result<(), OpenError> {
             reason: "it is a database of another program".to_owned(),
         });
     }
-    Ok(())
+    Ok(found)
 }
 
 fn load(connection: &Connection) -> rusqlite::Result<Loaded> {

@@ -8,8 +8,12 @@
 //! Keys below a *volatile* prefix never reach the disk but take revisions of the same sequence.
 //! The file therefore records a revision ahead of the current one, up to which numbers may be
 //! given out; after a crash the sequence goes on from there, so no number is ever used twice.
+//!
+//! On a full device nothing is added, but deletes go on, and so does what is volatile: some space
+//! is kept for them, see [`spare`].
 
 mod file;
+mod spare;
 mod writer;
 
 use std::{path::Path, path::PathBuf, sync::Arc};

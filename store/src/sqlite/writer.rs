@@ -35,6 +35,8 @@ pub(super) struct Writer {
     /// Revisions up to here may be given out without writing to the disk.
     reserved: Revision,
     next_row: i64,
+    /// The last write failed, which was told in the log.
+    failing: bool,
 }
 
 impl Writer {
@@ -57,6 +59,7 @@ impl Writer {
             revision,
             reserved: revision,
             next_row,
+            failing: false,
         }
     }
 
@@ -90,7 +93,7 @@ impl Writer {
                 }
                 return;
             }
-            tracing::warn!(%error, "a write failed");
+            self.tell(&error);
             for request in group {
                 let _ = request.reply.send(Err(error.refusal()));
             }
@@ -134,6 +137,15 @@ impl Writer {
         }
     }
 
+    /// Writers try again, so only the first failure in a row is worth a warning.
+    fn tell(&mut self, error: &WriteError) {
+        if std::mem::replace(&mut self.failing, true) {
+            tracing::debug!(%error, "a write failed");
+        } else {
+            tracing::warn!(%error, "a write failed; further failures are not told until one succeeds");
+        }
+    }
+
     /// Makes the changes durable, as far as they are meant to be.
     fn write(&mut self, changes: &[Change]) -> Result<(), WriteError> {
         let durable = |change: &&Change| {
@@ -150,6 +162,12 @@ impl Writer {
             .write(changes.iter().filter(durable), reserve.then_some(reserved))?;
         if reserve {
             self.reserved = reserved;
+        }
+        // On a full device deletes succeed while other writes fail.
+        let adds = |change: &Change| change.object.as_ref().is_some_and(|new| new.row != 0);
+        if self.failing && changes.iter().any(adds) {
+            self.failing = false;
+            tracing::info!("writes succeed again");
         }
         for change in changes.iter().filter(durable) {
             let value = change.object.as_ref().map_or(0, |new| new.value.len());

@@ -3,6 +3,7 @@
 
 mod etcd;
 mod fixture;
+mod full_device;
 mod keys;
 mod sqlite;
 mod watches;
