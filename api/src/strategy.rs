@@ -147,6 +147,10 @@ pub trait Behaviour: Typed {
     /// Whether clients may create it with a status.
     const CREATED_WITH_STATUS: bool = false;
 
+    /// What no object that is read may be, beyond the types of its fields.
+    fn check_decoded(&self) -> Result<(), String> {
+        Ok(())
+    }
     /// Fills in upstream's default values.
     fn default_fields(&mut self) {}
     /// Drops what a client may not set.
@@ -285,6 +289,7 @@ impl<T: Behaviour> Strategy for Builtin<T> {
         problems: &mut Vec<String>,
     ) -> Result<Box<dyn Object>, DecodeError> {
         let object: T = decode::from_slice(json, problems)?;
+        object.check_decoded().map_err(DecodeError::Other)?;
         Ok(Box::new(object))
     }
 
@@ -294,6 +299,7 @@ impl<T: Behaviour> Strategy for Builtin<T> {
         problems: &mut Vec<String>,
     ) -> Result<Box<dyn Object>, DecodeError> {
         let object: T = decode::from_value(json, problems)?;
+        object.check_decoded().map_err(DecodeError::Other)?;
         Ok(Box::new(object))
     }
 

@@ -5,16 +5,14 @@
 mod go;
 pub mod type_meta;
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, borrow::Cow, sync::Arc};
 
 use axum::body::Body;
 use coracle_api::{
-    Kind, Object, Strategy,
-    field::Path,
-    kinds,
-    object::Typed,
-    strategy::{DecodeError, Mismatch},
+    Kind, Object, Strategy, field::Path, kinds, object::Typed, strategy::DecodeError,
 };
+
+use serde_json::{Map, Value};
 
 use crate::{
     admission::Warnings,
@@ -45,6 +43,17 @@ impl Expected {
             kind: kind.to_owned(),
             strategy,
         })
+    }
+
+    /// Whether bodies of this version are read. Evictions come in that of former releases, too,
+    /// which has the same fields.
+    fn takes(&self, group: &str, version: &str) -> bool {
+        let is_former = self.has_former() && version == "v1beta1";
+        group == self.group && (version == self.version || is_former)
+    }
+
+    fn has_former(&self) -> bool {
+        (self.group.as_str(), self.kind.as_str()) == ("policy", "Eviction")
     }
 
     fn api_version(&self) -> String {
@@ -134,9 +143,9 @@ pub fn patched(
     };
     let decoded = tolerant(kind, json, json, &mut problems);
     let (object, _) = decoded.map_err(|refused| {
-        let mismatch = refused.mismatch.filter(|_| strategic.is_some());
-        invalid(match mismatch {
-            Some(mismatch) => go::for_maps(&mismatch),
+        let why = refused.why.filter(|_| strategic.is_some());
+        invalid(match why {
+            Some(why) => for_maps(&why),
             None => refused.error.to_string(),
         })
     })?;
@@ -152,6 +161,17 @@ pub fn patched(
     }
 }
 
+/// Why a map in memory is not of its type: upstream says that otherwise than of JSON.
+pub fn for_maps(why: &DecodeError) -> String {
+    match why {
+        DecodeError::Mismatch(mismatch) => go::for_maps(mismatch),
+        DecodeError::Other(why) if why.starts_with("illegal base64") => {
+            format!("error decoding from json: {why}")
+        }
+        DecodeError::Other(why) => why.clone(),
+    }
+}
+
 fn strict(problems: &[String]) -> String {
     format!("strict decoding error: {}", problems.join(", "))
 }
@@ -159,16 +179,13 @@ fn strict(problems: &[String]) -> String {
 /// Why a body is refused.
 struct Refused {
     error: ApiError,
-    /// The value that is of another type than its field.
-    mismatch: Option<Mismatch>,
+    /// What of it does not fit, when it is of the right kind.
+    why: Option<DecodeError>,
 }
 
 impl From<ApiError> for Refused {
     fn from(error: ApiError) -> Self {
-        Refused {
-            error,
-            mismatch: None,
-        }
+        Refused { error, why: None }
     }
 }
 
@@ -187,18 +204,29 @@ fn tolerant(
     problems: &mut Vec<String>,
 ) -> Result<(Box<dyn Object>, String), Refused> {
     let declared = check_type(kind, json, sent)?;
+    let json = &in_version(kind, json);
     let mut object = kind
         .strategy
         .decode(json, problems)
         .map_err(|error| Refused {
             error: cannot_be_handled(kind, &declared, &error.to_string()),
-            mismatch: match error {
-                DecodeError::Mismatch(mismatch) => Some(mismatch),
-                DecodeError::Other(_) => None,
-            },
+            why: Some(error),
         })?;
     kind.strategy.default_fields(&mut *object);
     Ok((object, declared))
+}
+
+/// The object as one of the version that is served, when it is of a former one.
+fn in_version<'j>(kind: &Expected, json: &'j [u8]) -> Cow<'j, [u8]> {
+    if !kind.has_former() {
+        return json.into();
+    }
+    let mut object: Map<String, Value> = match serde_json::from_slice(json) {
+        Ok(object) => object,
+        Err(_) => return json.into(),
+    };
+    object.insert("apiVersion".to_owned(), kind.api_version().into());
+    Value::Object(object).to_string().into_bytes().into()
 }
 
 /// Checks that the object is of the version and kind of the URL, and returns the kind that it
@@ -208,7 +236,6 @@ fn check_type(kind: &Expected, json: &[u8], sent: &[u8]) -> Result<String, ApiEr
         let why = format!("couldn't get version/kind; json parse error: {error}");
         unrecognized(kind, sent, &why)
     })?;
-    let expected = kind.api_version();
     let (group, version) = match declared.api_version.split_once('/') {
         Some((_, version)) if version.contains('/') => {
             let why = format!("unexpected GroupVersion string: {}", declared.api_version);
@@ -223,7 +250,8 @@ fn check_type(kind: &Expected, json: &[u8], sent: &[u8]) -> Result<String, ApiEr
         declared => declared,
     };
     let item = declared_kind.strip_suffix("List").unwrap_or(declared_kind);
-    let is_own = (group, version, declared_kind) == (&kind.group, &kind.version, &kind.kind);
+    let taken = kind.takes(group, version);
+    let is_own = taken && declared_kind == kind.kind;
     if !is_own
         && kinds::body(group, version, declared_kind).is_none()
         && kinds::body(group, version, item).is_none()
@@ -241,10 +269,11 @@ fn check_type(kind: &Expected, json: &[u8], sent: &[u8]) -> Result<String, ApiEr
             kind.kind
         )));
     }
-    if !declared.api_version.is_empty() && declared.api_version != expected {
+    if !taken {
         return Err(ApiError::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({expected})",
-            declared.api_version
+            "the API version in the data ({}) does not match the expected API version ({})",
+            declared.api_version,
+            kind.api_version()
         )));
     }
     if declared.kind.is_empty() {

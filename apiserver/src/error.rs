@@ -203,6 +203,11 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
+    /// A failure of which nothing but the text is known.
+    pub fn unclassified(what: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", what)
+    }
+
     pub fn internal(what: impl std::fmt::Display) -> Self {
         let what = what.to_string();
         ApiError::new(

@@ -237,6 +237,15 @@ fn check_delete_type(body: &[u8]) -> Result<(), ApiError> {
     }
 }
 
+/// Refuses values that the options of a deletion may not have.
+pub fn check_delete_options(options: &DeleteOptions) -> Result<(), ApiError> {
+    let errors = meta::validate_delete_options(options);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(META, "DeleteOptions", "", &errors))
+}
+
 /// Reads `DeleteOptions` from the body, or from the query when there is none, and checks them.
 pub fn delete_options(body: &[u8], query: &Query<'_>) -> Result<DeleteOptions, ApiError> {
     let mut options: DeleteOptions = if body.is_empty() {
@@ -255,10 +264,7 @@ pub fn delete_options(body: &[u8], query: &Query<'_>) -> Result<DeleteOptions, A
         decode::from_slice(body, &mut unknown)
             .map_err(|error| ApiError::bad_request(error.to_string()))?
     };
-    let errors = meta::validate_delete_options(&options);
-    if !errors.is_empty() {
-        return Err(ApiError::invalid(META, "DeleteOptions", "", &errors));
-    }
+    check_delete_options(&options)?;
     if options
         .grace_period_seconds
         .is_some_and(|seconds| seconds < 0)

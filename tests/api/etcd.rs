@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 
+use coracle_api::codec::protobuf;
+use coracle_store::{EtcdConfig, EtcdStore, Store as _, Transaction, Write};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::{
     authentication::v1::{SelfSubjectReview, TokenRequest},
-    core::v1::{ConfigMap, Secret, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, Secret, ServiceAccount},
 };
 use kube::{
     Api, Client, Config, ResourceExt as _,
@@ -171,6 +173,52 @@ async fn two_servers_on_one_etcd_are_one_cluster() {
     }
     expect(&mut events, "added", "last").await;
     assert!(there.get("last").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_cluster_of_upstream_goes_on_here() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [data, server] = folders.each_ref().map(tempfile::TempDir::path);
+    let Some(etcd) = Etcd::start(data) else {
+        return;
+    };
+    wait_for(&etcd.urls[0]).await;
+    let config = EtcdConfig::new(vec![etcd.urls[0].clone()]);
+    let store = EtcdStore::connect(&config).await.unwrap();
+    let key = "/registry/configmaps/default/c";
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "kube-system", "uid": "system"},
+        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "c", "namespace": "default", "uid": "u"}, "data": {"key": "1"}});
+    for (key, object) in [("/registry/namespaces/kube-system", namespace), (key, map)] {
+        let value = protobuf::from_json(object.to_string().as_bytes()).unwrap();
+        let write = Write::Put {
+            key: key.into(),
+            value: value.into(),
+        };
+        let transaction = Transaction {
+            compares: Vec::new(),
+            writes: vec![write],
+        };
+        store.commit(transaction).await.unwrap();
+    }
+    let flags = [
+        "--datastore-endpoint",
+        &etcd.urls[0],
+        "--disable=controllers,scheduler",
+    ];
+    let server = Server::start_with(server, &flags).await;
+    let namespaces: Api<Namespace> = Api::all(server.client.clone());
+    let system = namespaces.get("kube-system").await.unwrap();
+    assert_eq!(system.uid().as_deref(), Some("system"));
+    let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), "default");
+    let mut map = maps.get("c").await.unwrap();
+    map.data = config_map("c", "2").data;
+    let replaced = maps.replace("c", &PostParams::default(), &map).await;
+    assert_eq!(replaced.unwrap().uid().as_deref(), Some("u"));
+    let stored = store.get(key).await.unwrap().unwrap().value;
+    assert!(stored.starts_with(b"{"), "{stored:?}");
 }
 
 /// A client of the first that trusts the first's authority reaches the second, and a token of the

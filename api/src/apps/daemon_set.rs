@@ -2,6 +2,8 @@
 
 mod validation;
 
+use std::num::IntErrorKind;
+
 use jiff::Timestamp;
 use k8s_openapi::{
     api::apps::v1::{DaemonSet, DaemonSetStatus},
@@ -21,6 +23,21 @@ use crate::{
 
 impl Behaviour for DaemonSet {
     const SHAPE: Shape<Self> = shape!(generation: spec, status);
+
+    /// Upstream keeps the generation of the template as a number.
+    fn check_decoded(&self) -> Result<(), String> {
+        let annotations = self.metadata.annotations.as_ref();
+        let Some(text) = annotations.and_then(|all| all.get(TEMPLATE_GENERATION)) else {
+            return Ok(());
+        };
+        text.parse::<i64>().map(|_| ()).map_err(|error| {
+            let why = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            format!("strconv.ParseInt: parsing {text:?}: {why}")
+        })
+    }
 
     fn default_fields(&mut self) {
         let spec = self.spec.get_or_insert_default();
@@ -170,5 +187,20 @@ mod tests {
     #[test]
     fn daemon_sets() {
         crate::testing::run::<DaemonSet>(include_str!("../../testdata/daemon_set.yaml"));
+    }
+
+    #[test]
+    fn the_generation_of_the_template_is_a_number() {
+        let check = |generation: &str| {
+            let mut set = DaemonSet::default();
+            let annotations = set.metadata.annotations.get_or_insert_default();
+            annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_owned());
+            set.check_decoded()
+        };
+        assert_eq!(check("7"), Ok(()));
+        let refused = r#"strconv.ParseInt: parsing "x": invalid syntax"#;
+        assert_eq!(check("x"), Err(refused.to_owned()));
+        let refused = r#"strconv.ParseInt: parsing "9223372036854775808": value out of range"#;
+        assert_eq!(check("9223372036854775808"), Err(refused.to_owned()));
     }
 }

@@ -248,7 +248,7 @@ fn status_to_v2(
     v2::HorizontalPodAutoscalerStatus {
         conditions: read(annotations, CONDITIONS),
         current_metrics,
-        current_replicas: Some(status.current_replicas),
+        current_replicas: Some(status.current_replicas).filter(|count| *count != 0),
         desired_replicas: status.desired_replicas,
         last_scale_time: status.last_scale_time,
         observed_generation: status.observed_generation,

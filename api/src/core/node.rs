@@ -266,6 +266,16 @@ fn pod_cidrs(cidrs: &[String], path: &Path, errors: &mut ErrorList) {
     if cidrs.len() < 2 {
         return;
     }
+    if let Some(index) = cidrs
+        .iter()
+        .position(|cidr| formats::split_cidr(cidr).is_none())
+    {
+        let cidr = &cidrs[index];
+        errors.push(path.internal(format!(
+            "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{index}]: \
+             <nil> (invalid CIDR address: {cidr})"
+        )));
+    }
     let families: Vec<bool> = cidrs
         .iter()
         .filter_map(|cidr| formats::split_cidr(cidr))

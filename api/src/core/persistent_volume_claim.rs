@@ -65,7 +65,11 @@ impl Behaviour for PersistentVolumeClaim {
     }
 
     fn validate_update(&self, old: &Self) -> ErrorList {
-        let mut errors = self.validate();
+        let mut errors = ErrorList::new();
+        if let Some(spec) = &self.spec {
+            let groups = Groups::of_update(old);
+            spec_with(spec, groups, &Path::new("spec"), &mut errors);
+        }
         update::claim(self, old, &mut errors);
         errors
     }
@@ -224,8 +228,40 @@ pub(crate) fn template_metadata(metadata: &ObjectMeta, path: &Path, errors: &mut
     }
 }
 
+/// Whether the API groups of data sources are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Groups {
+    Checked,
+    /// A claim whose source has one stays as it is, whatever that is.
+    Taken,
+}
+
+impl Groups {
+    fn of_update(old: &PersistentVolumeClaim) -> Self {
+        let spec = old.spec.as_ref();
+        let source = spec.and_then(|spec| spec.data_source.as_ref());
+        let reference = spec.and_then(|spec| spec.data_source_ref.as_ref());
+        let has_group = source.is_some_and(|source| source.api_group.is_some())
+            || reference.is_some_and(|reference| reference.api_group.is_some());
+        if has_group {
+            Groups::Taken
+        } else {
+            Groups::Checked
+        }
+    }
+}
+
 /// What is wrong with a claim's spec.
 pub(crate) fn spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut ErrorList) {
+    spec_with(spec, Groups::Checked, path, errors);
+}
+
+fn spec_with(
+    spec: &PersistentVolumeClaimSpec,
+    groups: Groups,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     let modes = list(&spec.access_modes);
     if modes.is_empty() {
         errors.push(
@@ -243,7 +279,7 @@ pub(crate) fn spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut E
     if let Some(mode) = &spec.volume_mode {
         check::one_of(mode, VOLUME_MODES, &path.child("volumeMode"), errors);
     }
-    data_sources(spec, path, errors);
+    data_sources(spec, groups, path, errors);
     if !text(&spec.volume_attributes_class_name).is_empty() {
         let name = text(&spec.volume_attributes_class_name);
         check::subdomain(name, &path.child("volumeAttributesClassName"), errors);
@@ -285,7 +321,7 @@ struct DataSource<'a> {
 }
 
 impl DataSource<'_> {
-    fn check(&self, path: &Path, errors: &mut ErrorList) {
+    fn check(&self, groups: Groups, path: &Path, errors: &mut ErrorList) {
         check::required(self.name, &path.child("name"), errors);
         check::required(self.kind, &path.child("kind"), errors);
         if self.group.is_empty() && self.kind != "PersistentVolumeClaim" {
@@ -294,7 +330,7 @@ impl DataSource<'_> {
                 "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
             ));
         }
-        if !self.group.is_empty() {
+        if !self.group.is_empty() && groups == Groups::Checked {
             check::subdomain(self.group, &path.child("apiGroup"), errors);
         }
         if !self.namespace.is_empty() {
@@ -303,7 +339,12 @@ impl DataSource<'_> {
     }
 }
 
-fn data_sources(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut ErrorList) {
+fn data_sources(
+    spec: &PersistentVolumeClaimSpec,
+    groups: Groups,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     let source = spec.data_source.as_ref().map(|source| DataSource {
         group: text(&source.api_group),
         kind: &source.kind,
@@ -317,10 +358,10 @@ fn data_sources(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut Erro
         namespace: text(&reference.namespace),
     });
     if let Some(source) = &source {
-        source.check(&path.child("dataSource"), errors);
+        source.check(groups, &path.child("dataSource"), errors);
     }
     if let Some(reference) = &reference {
-        reference.check(&path.child("dataSourceRef"), errors);
+        reference.check(groups, &path.child("dataSourceRef"), errors);
     }
     let (Some(source), Some(reference)) = (source, reference) else {
         return;
@@ -418,5 +459,27 @@ mod tests {
         crate::testing::run::<PersistentVolumeClaim>(include_str!(
             "../../testdata/persistent_volume_claim.yaml"
         ));
+    }
+
+    #[test]
+    fn a_group_that_was_let_in_once_stays() {
+        let claim = |group: Option<&str>| PersistentVolumeClaim {
+            spec: Some(PersistentVolumeClaimSpec {
+                data_source: Some(TypedLocalObjectReference {
+                    api_group: group.map(str::to_owned),
+                    kind: "PersistentVolumeClaim".to_owned(),
+                    name: "a".to_owned(),
+                }),
+                ..PersistentVolumeClaimSpec::default()
+            }),
+            ..PersistentVolumeClaim::default()
+        };
+        let is_refused = |old: Option<&str>| {
+            let errors = claim(Some("A_B")).validate_update(&claim(old));
+            let field = "spec.dataSource.apiGroup";
+            errors.iter().any(|error| error.field == field)
+        };
+        assert!(is_refused(None));
+        assert!(!is_refused(Some("A_B")));
     }
 }

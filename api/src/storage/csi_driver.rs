@@ -41,7 +41,9 @@ impl Behaviour for CSIDriver {
     fn warnings(&self, old: Option<&Self>) -> Vec<String> {
         let spec = &self.spec;
         let is_unset = spec.service_account_token_in_secrets.is_none();
-        if old.is_some() || list(&spec.token_requests).is_empty() || !is_unset {
+        let tokens = list(&spec.token_requests);
+        let is_kept = old.is_some_and(|old| list(&old.spec.token_requests) == tokens);
+        if is_kept || tokens.is_empty() || !is_unset {
             return Vec::new();
         }
         vec![
@@ -203,5 +205,20 @@ mod tests {
     #[test]
     fn objects() {
         crate::testing::run::<CSIDriver>(include_str!("../../testdata/csi_driver.yaml"));
+    }
+
+    #[test]
+    fn an_update_warns_of_tokens_that_it_changes() {
+        let driver = |audience: &str| {
+            let mut driver = CSIDriver::default();
+            let tokens = driver.spec.token_requests.get_or_insert_default();
+            tokens.push(TokenRequest {
+                audience: audience.to_owned(),
+                expiration_seconds: None,
+            });
+            driver
+        };
+        assert!(driver("a").warnings(Some(&driver("a"))).is_empty());
+        assert_eq!(driver("a").warnings(Some(&driver("b"))).len(), 1);
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     query::Query,
     respond::{self, Output},
     server::Context,
+    strategy,
 };
 
 const GROUP: &str = "authentication.k8s.io";
@@ -70,7 +71,8 @@ async fn issue(
     request: &mut TokenRequest,
 ) -> Result<TokenRequestStatus, ApiError> {
     let (namespace, name) = (&context.info.namespace, &context.info.name);
-    check_names(&request.metadata, namespace, name)?;
+    strategy::match_namespace(&mut request.metadata, true, namespace)?;
+    check_name(&request.metadata, name)?;
     let account = lookup.require::<ServiceAccount>(namespace, name).await?;
     check_uid(&request.metadata, &account, name)?;
     let uid = account.metadata.uid.clone();
@@ -126,21 +128,14 @@ async fn issue(
     })
 }
 
-fn check_names(metadata: &ObjectMeta, namespace: &str, name: &str) -> Result<(), ApiError> {
-    let path = Path::new("metadata");
-    let differs = |given: &Option<String>, expected: &str| {
-        let given = given.as_deref().filter(|given| !given.is_empty())?;
-        (given != expected).then(|| given.to_owned())
-    };
-    let error = if let Some(given) = differs(&metadata.name, name) {
-        path.child("name")
-            .invalid(given, "must match the service account name if specified")
-    } else if let Some(given) = differs(&metadata.namespace, namespace) {
-        let detail = "must match the service account namespace if specified";
-        path.child("namespace").invalid(given, detail)
-    } else {
+fn check_name(metadata: &ObjectMeta, name: &str) -> Result<(), ApiError> {
+    let given = metadata.name.as_deref().unwrap_or_default();
+    if given.is_empty() || given == name {
         return Ok(());
-    };
+    }
+    let error = Path::new("metadata")
+        .child("name")
+        .invalid(given, "must match the service account name if specified");
     Err(ApiError::invalid(GROUP, KIND, name, &vec![error]))
 }
 
@@ -191,6 +186,9 @@ async fn bind(
     let kind = reference.kind.as_deref().unwrap_or_default();
     let api_version = reference.api_version.as_deref().unwrap_or_default();
     let mut bound = Bound::default();
+    if name.is_empty() && api_version == "v1" && matches!(kind, "Pod" | "Node" | "Secret") {
+        return Err(ApiError::bad_request("Name parameter required."));
+    }
     match (api_version, kind) {
         ("v1", "Pod") => {
             let pod = lookup.require::<Pod>(namespace, name).await?;

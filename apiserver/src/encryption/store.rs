@@ -1,9 +1,13 @@
 //! The store that encrypts what is written and decrypts what is read.
+//!
+//! What an upstream API server has left in the same etcd is protobuf. It is read as the JSON that
+//! would be written here, and stays as it is until something writes the object again.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use coracle_api::codec::protobuf;
 use coracle_store::{
     Compare, Error, Event, KeyValue, Listing, Revision, Store, Transaction, Unreadable, Watch,
     WatchBatch, Write, Written,
@@ -26,7 +30,7 @@ pub struct EncryptedStore(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     rules: Mutex<Arc<Rules>>,
-    /// Revision and reason of values that could not be decrypted.
+    /// Revision and reason of values that could not be read.
     unreadable: Mutex<BTreeMap<Arc<str>, (Revision, String)>>,
     /// Changes when what could be read before and what can be read now differ: watches end.
     reread: watch::Sender<u64>,
@@ -132,11 +136,9 @@ impl EncryptedStore {
     }
 
     fn open(&self, rules: &Rules, mut item: KeyValue) -> KeyValue {
-        match rules.open(&item.key, &item.value) {
-            Ok(opened) => {
-                if let Some(plain) = opened.plain {
-                    item.value = plain;
-                }
+        match read(rules, &item) {
+            Ok(value) => {
+                item.value = value;
                 self.readable(&item.key, item.mod_revision);
             }
             Err(reason) => {
@@ -192,9 +194,22 @@ impl EncryptedStore {
 
 impl Inner {
     fn note(&self, item: &KeyValue, reason: String) {
-        tracing::error!(key = %item.key, reason, "a stored value cannot be decrypted");
+        tracing::error!(key = %item.key, reason, "a stored value cannot be read");
         let mut unreadable = self.unreadable.lock();
         unreadable.insert(item.key.clone(), (item.mod_revision, reason));
+    }
+}
+
+/// The value as JSON that nobody has encrypted.
+fn read(rules: &Rules, item: &KeyValue) -> Result<Bytes, String> {
+    let opened = rules.open(&item.key, &item.value)?;
+    let plain = opened.plain.unwrap_or_else(|| item.value.clone());
+    if !plain.starts_with(&protobuf::MAGIC) {
+        return Ok(plain);
+    }
+    match protobuf::to_json(&plain, "", "") {
+        Ok(json) => Ok(json.into()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

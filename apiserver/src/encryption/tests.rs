@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use coracle_api::kinds;
+use bytes::Bytes;
+use coracle_api::{codec::protobuf, kinds};
 use coracle_store::{Compare, MemoryStore, Store, Transaction, Write};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -58,12 +59,12 @@ impl Fixture {
         String::from_utf8_lossy(&item.value).into_owned()
     }
 
-    async fn put_raw(&self, key: &str, value: &'static [u8]) {
+    async fn put_raw(&self, key: &str, value: impl AsRef<[u8]>) {
         let transaction = Transaction {
             compares: Vec::new(),
             writes: vec![Write::Put {
                 key: key.into(),
-                value: value.into(),
+                value: Bytes::copy_from_slice(value.as_ref()),
             }],
         };
         self.below.commit(transaction).await.unwrap();
@@ -110,6 +111,39 @@ async fn the_store_holds_what_nobody_can_read_and_clients_see_what_they_wrote() 
         StatusCode::OK
     );
     assert_eq!(watch.next_name().await.unwrap().0, "DELETED");
+}
+
+#[tokio::test]
+async fn what_upstream_has_stored_as_protobuf_is_read_and_written_as_json() {
+    let fixture = Fixture::start(Rules::default()).await;
+    let (key, url) = (
+        "/registry/configmaps/default/c",
+        "/api/v1/namespaces/default/configmaps",
+    );
+    let mut watch = fixture.server.watch(&format!("{url}?watch=1")).await;
+    let stored = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c","namespace":"default","uid":"u"},"data":{"a":"b"}}"#;
+    fixture
+        .put_raw(key, protobuf::from_json(stored).unwrap())
+        .await;
+    let event = watch.next().await.unwrap();
+    assert_eq!(event["object"]["data"]["a"], "b");
+    let mut seen = fixture.server.get(&format!("{url}/c")).await.json();
+    assert_eq!(seen["metadata"]["uid"], "u");
+    seen["data"]["a"] = json!("c");
+    let put = fixture.server.put(&format!("{url}/c"), &seen).await;
+    assert_eq!(put.code, StatusCode::OK, "{}", put.message());
+    assert!(fixture.stored(key).await.starts_with('{'));
+    let listing = fixture.store.list("/registry/configmaps/").await.unwrap();
+    assert_eq!(
+        listing.items[0].mod_revision.to_string(),
+        put.json()["metadata"]["resourceVersion"]
+    );
+
+    fixture.put_raw(key, &b"k8s\0\x0a\xff"[..]).await;
+    watch.next().await.unwrap();
+    assert_eq!(watch.next_name().await.unwrap().0, "DELETED");
+    let listed = fixture.server.get(url).await;
+    assert_eq!(listed.code, StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[tokio::test]

@@ -10,13 +10,14 @@ use coracle_api::{
         conflicts_without, still_as_applied,
     },
     meta,
+    strategy::DecodeError,
 };
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use serde_json::Value;
 
 use super::{Ownership, versions};
-use crate::{error::ApiError, yaml};
+use crate::{decode, error::ApiError, yaml};
 
 /// Where `kubectl apply` without `--server-side` records what it applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -98,14 +99,7 @@ impl Ownership<'_> {
     fn decode(&self, object: &Value, config: &Value) -> Result<Box<dyn Object>, ApiError> {
         let strategy = &self.resource.kind.strategy;
         let decoded = strategy.decode_value(object, &mut Vec::new());
-        let mut decoded = decoded.map_err(|error| {
-            failed(format!(
-                "failed to convert new object ({}) to proper version: unable to convert \
-                 unstructured object to {}: {error}",
-                named(config),
-                declared(config)
-            ))
-        })?;
+        let mut decoded = decoded.map_err(|error| unconvertible(config, &error))?;
         strategy.default_fields(&mut *decoded);
         Ok(decoded)
     }
@@ -182,6 +176,17 @@ fn record(object: &mut dyn Object, config: &Value) {
 }
 
 /// An error that has no reason of its own, as upstream's plain errors.
+/// What the configuration gives is not of the types of its fields.
+pub fn unconvertible(config: &Value, why: &DecodeError) -> ApiError {
+    failed(format!(
+        "failed to convert new object ({}) to proper version: unable to convert unstructured \
+         object to {}: {}",
+        named(config),
+        declared(config),
+        decode::for_maps(why)
+    ))
+}
+
 fn failed(message: String) -> ApiError {
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
 }

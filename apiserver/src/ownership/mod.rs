@@ -22,7 +22,7 @@ use crate::{
     strategy,
 };
 
-pub use configuration::{ApplyRequest, read_config};
+pub use configuration::{ApplyRequest, read_config, unconvertible};
 
 /// Upstream's limit of a manager's name, in bytes.
 const MAX_MANAGER: usize = 128;

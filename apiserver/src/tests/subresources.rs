@@ -173,6 +173,99 @@ async fn an_eviction_asks_the_budget() {
 }
 
 #[tokio::test]
+async fn an_eviction_that_is_not_as_it_should_be() {
+    let server = TestServer::start().await;
+    server.post(PODS, &pod("a")).await;
+    let url = format!("{PODS}/a/eviction?dryRun=All");
+    for (body, code, message) in [
+        (
+            json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "a"}}),
+            201,
+            "",
+        ),
+        (
+            json!({"metadata": {"name": "a"}, "deleteOptions": {"propagationPolicy": "X"}}),
+            422,
+            r#"DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "X": supported values: "Foreground", "Background", "Orphan", "nil""#,
+        ),
+        (
+            json!({"metadata": {"name": "a"}, "deleteOptions": {"dryRun": ["X"]}}),
+            500,
+            "Non-matching dry-run options in request and content: [All] and [X]",
+        ),
+    ] {
+        let answer = server.post(&url, &body).await;
+        assert_eq!(
+            (answer.code.as_u16(), answer.message().as_str()),
+            (code, message)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_scale_of_something_else_is_refused() {
+    let server = TestServer::start().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    server.post(path, &deployment()).await;
+    let uid = server.get(&format!("{path}/d")).await.json()["metadata"]["uid"].clone();
+    let uid = uid.as_str().unwrap();
+    let url = format!("{path}/d/scale");
+    let why = format!("Precondition failed: UID in precondition: x, UID in object meta: {uid}");
+    let scale = json!({"metadata": {"name": "d", "uid": "x"}, "spec": {"replicas": 2}});
+    let put = server.put(&url, &scale).await;
+    assert_eq!(put.code, 409);
+    assert_eq!(
+        put.message(),
+        format!(
+            "Operation cannot be fulfilled on deployments.apps \"d\": StorageError: invalid object, Code: 4, Key: /deployments/default/d, ResourceVersion: 0, AdditionalErrorMsg: {why}"
+        )
+    );
+    let patched = server.patch(&url, "merge", &scale).await;
+    assert_eq!(
+        patched.message(),
+        format!("Operation cannot be fulfilled on deployments/scale.apps \"d\": {why}")
+    );
+    let elsewhere = json!({"metadata": {"namespace": "other"}});
+    assert_eq!(server.patch(&url, "merge", &elsewhere).await.code, 400);
+    let half = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 1.5}});
+    let applied = server
+        .patch(&format!("{url}?fieldManager=m&force=true"), "apply", &half)
+        .await;
+    assert_eq!(
+        applied.message(),
+        "failed to convert new object (/d; autoscaling/v1, Kind=Scale) to proper version: unable to convert unstructured object to autoscaling/v1, Kind=Scale: cannot convert float64 to int32"
+    );
+}
+
+#[tokio::test]
+async fn a_strategic_patch_is_refused_in_the_words_for_maps() {
+    let server = TestServer::start().await;
+    server.post(PODS, &pod("a")).await;
+    let patch = json!({"status": {"startTime": "x"}});
+    let patched = server
+        .patch(&format!("{PODS}/a/status"), "strategic-merge", &patch)
+        .await;
+    let message = patched.message();
+    assert!(
+        message.contains(r#"map[status:map[startTime:x]]": parsing time "x""#),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_binding_by_the_older_resource_names_its_pod_only() {
+    let server = TestServer::start().await;
+    let bindings = "/api/v1/namespaces/default/bindings";
+    let nothing = server.post(bindings, &json!({})).await;
+    assert_eq!(nothing.code, 500);
+    assert_eq!(nothing.message(), "target.name: Required value");
+    server.post(PODS, &pod("a")).await;
+    let body = json!({"metadata": {"name": "a", "uid": "other"}, "target": {"name": "n"}});
+    let bound = server.post(bindings, &body).await;
+    assert_eq!(bound.code, 201, "{}", bound.message());
+}
+
+#[tokio::test]
 async fn a_namespace_ends_when_it_is_finalized() {
     let server = TestServer::start().await;
     let body = json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}});

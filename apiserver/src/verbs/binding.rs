@@ -5,7 +5,7 @@ use coracle_api::{Object, object, strategy::Behaviour as _};
 use http::{Response, StatusCode};
 use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition};
 
-use super::{read_foreign, rewrite::rewrite, success};
+use super::{read_foreign, rewrite::rewrite, success, update::not_the_one};
 use crate::{
     admission::Operation,
     error::{ApiError, GroupResource},
@@ -36,7 +36,11 @@ pub async fn create(
         .find("", "v1", "pods")
         .ok_or_else(ApiError::unknown_resource)?;
     let name = match context.info.name.as_str() {
-        "" => object.meta().name.clone().unwrap_or_default(),
+        "" => {
+            // Only what names its pod in the URL may say which one of that name it means.
+            object.meta_mut().uid = None;
+            object.meta().name.clone().unwrap_or_default()
+        }
         name => name.to_owned(),
     };
     let attributes = context.attributes(resource, Operation::Create, &name, options.dry_run);
@@ -44,14 +48,18 @@ pub async fn create(
     admission
         .admit(&attributes, Some(&mut *object), None)
         .await?;
-    if object.meta().name.as_deref() != Some(&name) {
+    if object.meta().name.as_deref().unwrap_or_default() != name {
         return Err(ApiError::bad_request(
             "name in URL does not match name in Binding object",
         ));
     }
     let errors = object::expect::<Binding>(&*object).validate();
     if !errors.is_empty() {
-        return Err(ApiError::internal(&errors[0]));
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        return Err(ApiError::unclassified(match texts.as_slice() {
+            [one] => one.clone(),
+            several => format!("[{}]", several.join(", ")),
+        }));
     }
     admission
         .validate(&attributes, Some(&*object), None)
@@ -123,12 +131,16 @@ fn check_preconditions(pod: &Pod, binding: &Binding, name: &str) -> Result<(), A
             && Some(wanted) != has.as_ref()
         {
             let has = has.as_deref().unwrap_or_default();
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let key = format!("/pods/{namespace}/{name}");
+            let why = not_the_one(&key, what, wanted, has);
             return Err(ApiError::conflict(
-                PODS_BINDING,
+                GroupResource {
+                    group: "",
+                    resource: "pods",
+                },
                 name,
-                format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {has}"
-                ),
+                why,
             ));
         }
     }

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     admission::Operation,
     error::{ApiError, GroupResource},
-    options::WriteOptions,
+    options::{self, WriteOptions},
     query::Query,
     registry::Resource,
     respond::{self, Output},
@@ -84,8 +84,18 @@ fn delete_options(eviction: &Eviction, options: &WriteOptions) -> Result<DeleteO
         let errors = vec![path.invalid(true, why)];
         return Err(ApiError::invalid("policy", "Eviction", name, &errors));
     }
-    if options.dry_run && delete.dry_run.as_ref().is_none_or(Vec::is_empty) {
-        delete.dry_run = Some(vec!["All".to_owned()]);
+    if !options.dry_run {
+        return Ok(delete);
+    }
+    match delete.dry_run.as_deref() {
+        None | Some([]) => delete.dry_run = Some(vec!["All".to_owned()]),
+        Some([one]) if one == "All" => {}
+        Some(other) => {
+            return Err(ApiError::unclassified(format!(
+                "Non-matching dry-run options in request and content: [All] and [{}]",
+                other.join(" ")
+            )));
+        }
     }
     Ok(delete)
 }
@@ -118,12 +128,9 @@ impl Evicting<'_> {
             [] => None,
             [one] => Some(one.clone()),
             _ => {
-                let mut error = ApiError::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "",
+                let error = ApiError::unclassified(
                     "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
                 );
-                error.0.details = None;
                 return Ok(respond::error(output, &error));
             }
         };
@@ -237,6 +244,7 @@ impl Evicting<'_> {
                 *version = marked.revision.to_string();
             }
         }
+        options::check_delete_options(&options)?;
         delete_object(
             self.server,
             self.context,

@@ -17,13 +17,14 @@ use super::{
 };
 use crate::{
     decode::Expected,
-    error::{ApiError, MODIFIED},
+    error::{ApiError, GroupResource, MODIFIED},
     options::WriteOptions,
-    ownership::Ownership,
+    ownership::{Ownership, unconvertible},
     query::Query,
     registry::Resource,
     respond::{self, Output},
     server::{ApiServer, Context},
+    strategy,
 };
 
 /// Where the parts of a scale are in the objects of a kind.
@@ -69,7 +70,12 @@ pub async fn update(
     let options = WriteOptions::parse(&query, "UpdateOptions", None)?;
     let sent = read_foreign(context, ("autoscaling", "v1", "Scale"), &options, body).await?;
     let sent: &Scale = object::expect(&*sent);
-    set(server, context, resource, &output, &options, &|_| {
+    let written = Written {
+        output: &output,
+        options: &options,
+        uid: sent.metadata.uid.clone(),
+    };
+    set(server, context, resource, &written, &|_| {
         Ok(sent.clone().into())
     })
     .await
@@ -84,17 +90,26 @@ pub async fn patch(
 ) -> Result<Response<Body>, ApiError> {
     let kind = &Expected::body("autoscaling", "v1", "Scale")?;
     let request = PatchRequest::read(context, kind, body).await?;
-    let (output, options) = (&request.output, &request.options);
+    let options = &request.options;
     let ownership = Ownership::new(server.registry(), context, resource, &options.field_manager);
-    set(server, context, resource, output, options, &|before| {
+    let written = Written {
+        output: &request.output,
+        options,
+        uid: None,
+    };
+    set(server, context, resource, &written, &|before| {
         let Some(configuration) = request.configuration() else {
             let patched = request.apply(context, kind, before.scale.to_value())?;
             return Ok(object::expect::<Scale>(&*patched).clone().into());
         };
         let live = before.workload.meta().managed_fields.as_deref();
         let applied = ownership.apply_scale(live, &before.scale.to_value(), &configuration)?;
+        let decoded = kind
+            .strategy
+            .decode_value(&applied.scale, &mut Vec::new())
+            .map_err(|why| unconvertible(configuration.config, &why))?;
         Ok(After {
-            scale: serde_json::from_value(applied.scale).map_err(ApiError::internal)?,
+            scale: object::expect::<Scale>(&*decoded).clone(),
             owners: Some(applied.entries),
         })
     })
@@ -124,16 +139,24 @@ impl From<Scale> for After {
     }
 }
 
+/// How a scale is written.
+struct Written<'w> {
+    output: &'w Output,
+    options: &'w WriteOptions,
+    /// That the workload must have.
+    uid: Option<String>,
+}
+
 type MakeScale<'a> = &'a (dyn Fn(&Before<'_>) -> Result<After, ApiError> + Send + Sync);
 
 async fn set(
     server: &ApiServer,
     context: &Context,
     resource: &Resource,
-    output: &Output,
-    options: &WriteOptions,
+    how: &Written<'_>,
     make: MakeScale<'_>,
 ) -> Result<Response<Body>, ApiError> {
+    let options = how.options;
     let kind = &resource.kind;
     let ownership = Ownership::new(server.registry(), context, resource, &options.field_manager);
     let make = |old: Option<&dyn Object>| {
@@ -143,7 +166,7 @@ async fn set(
             scale: scale_of(old, resource),
         };
         let after = make(&before)?;
-        check(&before.scale, &after.scale, kind)?;
+        check(&before.scale, &after.scale, resource, is_patch(context))?;
         let replicas = |scale: &Scale| scale.spec.as_ref().and_then(|spec| spec.replicas);
         let (from, to) = (replicas(&before.scale), replicas(&after.scale));
         let mut new = with_replicas(old, kind, to)?;
@@ -157,25 +180,37 @@ async fn set(
         subresource: None,
         options,
         create: false,
-        uid: None,
+        uid: how.uid.clone(),
         owners: Owners::Made,
         make: &make,
     };
     let (written, _) = change_object(server, context, resource, &change).await?;
     let scale = scale_of(&*written.object(resource)?, resource);
-    respond::loose_object(output, StatusCode::OK, &scale)
+    respond::loose_object(how.output, StatusCode::OK, &scale)
 }
 
-fn check(before: &Scale, after: &Scale, kind: &Kind) -> Result<(), ApiError> {
+fn check(
+    before: &Scale,
+    after: &Scale,
+    resource: &Resource,
+    is_patch: bool,
+) -> Result<(), ApiError> {
+    let kind = &*resource.kind;
     let name = before.metadata.name.clone().unwrap_or_default();
     check_name(&after.metadata, &name)?;
+    let namespace = before.metadata.namespace.as_deref().unwrap_or_default();
+    strategy::match_namespace(&mut after.metadata.clone(), true, namespace)?;
     let uid = before.metadata.uid.as_deref().unwrap_or_default();
     let wanted = after.metadata.uid.as_deref().unwrap_or_default();
-    if !wanted.is_empty() && wanted != uid {
+    if is_patch && !wanted.is_empty() && wanted != uid {
         let why = format!(
             "Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
         );
-        return Err(ApiError::conflict(kind, &name, why));
+        let subject = GroupResource {
+            group: &kind.group,
+            resource: &format!("{}/scale", kind.resource),
+        };
+        return Err(ApiError::conflict(subject, &name, why));
     }
     let version = after
         .metadata
@@ -196,6 +231,10 @@ fn check(before: &Scale, after: &Scale, kind: &Kind) -> Result<(), ApiError> {
         return Err(ApiError::invalid("autoscaling", "Scale", &name, &errors));
     }
     Ok(())
+}
+
+fn is_patch(context: &Context) -> bool {
+    context.info.verb == "patch"
 }
 
 fn with_replicas(

@@ -230,12 +230,16 @@ fn check_uid(
 }
 
 fn invalid_object(resource: &Resource, name: &str, key: &str, wanted: &str, uid: &str) -> ApiError {
-    ApiError::conflict(
-        &*resource.kind,
-        name,
-        format!(
-            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
-        ),
+    let why = not_the_one(key, "UID", wanted, uid);
+    ApiError::conflict(&*resource.kind, name, why)
+}
+
+/// What upstream's store says of an object that is another one than was meant. It knows keys
+/// without their common root.
+pub fn not_the_one(key: &str, what: &str, wanted: &str, has: &str) -> String {
+    let key = key.strip_prefix("/registry").unwrap_or(key);
+    format!(
+        "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {has}"
     )
 }
 
