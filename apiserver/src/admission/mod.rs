@@ -36,7 +36,10 @@ use coracle_api::{Identity, Kind, Object, object::Typed};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::{error::ApiError, metrics::admission::Step};
+use crate::{
+    error::ApiError,
+    metrics::admission::{self as measure, Step},
+};
 
 pub use certificate_approval::CertificateApproval;
 pub use certificate_requester::CertificateRequester;
@@ -183,11 +186,20 @@ pub trait Admission: Send + Sync + 'static {
 
 /// Plugins in the order in which they run. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Chain(Arc<[Arc<dyn Admission>]>);
+pub struct Chain(Arc<[Listed]>);
+
+struct Listed {
+    plugin: Arc<dyn Admission>,
+    measured: measure::Plugin,
+}
 
 impl Chain {
     pub fn new(plugins: Vec<Arc<dyn Admission>>) -> Self {
-        Chain(plugins.into())
+        let listed = plugins.into_iter().map(|plugin| Listed {
+            measured: measure::Plugin::new(plugin.name()),
+            plugin,
+        });
+        Chain(listed.collect())
     }
 
     /// Lets every plugin change the object.
@@ -198,7 +210,7 @@ impl Chain {
         old: Option<&dyn Object>,
     ) -> Result<(), ApiError> {
         let step = Measured::begin(Step::Admit, attributes.operation);
-        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+        for Listed { plugin, measured } in self.concerned(attributes) {
             // Not `as_deref_mut`, which would tie the plugin's borrow to the whole loop.
             let object: Option<&mut dyn Object> = match &mut object {
                 Some(object) => Some(&mut **object),
@@ -206,7 +218,7 @@ impl Chain {
             };
             let since = Instant::now();
             let admitted = plugin.admit(attributes, object, old).await;
-            step.plugin(plugin.name(), admitted.is_err(), since);
+            step.plugin(measured, admitted.is_err(), since);
             if admitted.is_err() {
                 return step.done(admitted);
             }
@@ -222,15 +234,21 @@ impl Chain {
         old: Option<&dyn Object>,
     ) -> Result<(), ApiError> {
         let step = Measured::begin(Step::Validate, attributes.operation);
-        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+        for Listed { plugin, measured } in self.concerned(attributes) {
             let since = Instant::now();
             let validated = plugin.validate(attributes, object, old).await;
-            step.plugin(plugin.name(), validated.is_err(), since);
+            step.plugin(measured, validated.is_err(), since);
             if validated.is_err() {
                 return step.done(validated);
             }
         }
         step.done(Ok(()))
+    }
+
+    /// The plugins that have anything to do with the request.
+    fn concerned(&self, attributes: &Attributes<'_>) -> impl Iterator<Item = &Listed> {
+        let all = self.0.iter();
+        all.filter(|listed| listed.plugin.handles(attributes))
     }
 }
 
@@ -250,8 +268,8 @@ impl Measured {
         }
     }
 
-    fn plugin(&self, name: &'static str, refused: bool, since: Instant) {
-        self.step.plugin(name, self.operation, refused, since);
+    fn plugin(&self, plugin: &measure::Plugin, refused: bool, since: Instant) {
+        plugin.done(self.step, self.operation, refused, since);
     }
 
     fn done(self, outcome: Result<(), ApiError>) -> Result<(), ApiError> {

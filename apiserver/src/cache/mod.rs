@@ -48,6 +48,7 @@ pub struct Cache {
     watchers: Mutex<HashMap<u64, Arc<Slot>>>,
     pages: Mutex<Pages>,
     hints: Mutex<Hints>,
+    counted: storage::Events,
 }
 
 struct State {
@@ -79,6 +80,7 @@ impl Cache {
             watchers: Mutex::default(),
             pages: Mutex::default(),
             hints: Mutex::default(),
+            counted: storage::Events::default(),
         }
     }
 
@@ -251,8 +253,7 @@ impl Cache {
             }
         }
         let of = storage::Of::cache(self);
-        of.received(events.len());
-        of.dispatched(woken);
+        self.counted.count(of, events.len(), woken);
     }
 
     /// Tells what is about to be written, in its stored version, so that it need not be decoded

@@ -1,8 +1,10 @@
 //! What is counted of who is let in: authentication and authorisation.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use coracle_metrics::{Collect, Counters, Histograms, Stability, exponential};
+use coracle_metrics::{
+    Collect, Counter, Counters, Histogram, Histograms, Series, Stability, exponential,
+};
 
 use crate::authz::Decision;
 
@@ -75,6 +77,33 @@ pub(super) static ALL: &[&dyn Collect] = &[
     &CERTIFICATES,
 ];
 
+/// What an attempt can end with. The series are kept, for every request makes attempts.
+struct Ending {
+    attempts: Series<Counter, 1>,
+    seconds: Series<Histogram, 1>,
+}
+
+impl Ending {
+    const fn of_authentication(result: &'static str) -> Self {
+        Ending {
+            attempts: AUTHENTICATIONS.series([result]),
+            seconds: AUTHENTICATION.series([result]),
+        }
+    }
+
+    const fn of_authorization(result: &'static str) -> Self {
+        Ending {
+            attempts: AUTHORIZATIONS.series([result]),
+            seconds: AUTHORIZATION.series([result]),
+        }
+    }
+
+    fn count(&self, since: Instant) {
+        self.attempts.inc();
+        self.seconds.observe(since.elapsed().as_secs_f64());
+    }
+}
+
 /// How authentication ended.
 #[derive(Clone, Copy, Debug)]
 pub enum Authenticated<'a> {
@@ -87,24 +116,30 @@ pub enum Authenticated<'a> {
 }
 
 pub fn authenticated(how: Authenticated<'_>, since: Instant) {
-    let result = match how {
+    static SUCCESS: Ending = Ending::of_authentication("success");
+    static FAILURE: Ending = Ending::of_authentication("failure");
+    static ERROR: Ending = Ending::of_authentication("error");
+    let ending = match how {
         Authenticated::As(user) => {
             USERS.with([public_name(user)]).inc();
-            "success"
+            &SUCCESS
         }
-        Authenticated::Unknown => "failure",
-        Authenticated::Refused => "error",
+        Authenticated::Unknown => &FAILURE,
+        Authenticated::Refused => &ERROR,
     };
-    count(&AUTHENTICATIONS, &AUTHENTICATION, result, since.elapsed());
+    ending.count(since);
 }
 
 pub fn authorized(decision: &Decision, since: Instant) {
-    let result = match decision {
-        Decision::Allow(_) => "allowed",
-        Decision::Deny(_) => "denied",
-        Decision::NoOpinion(_) => "no-opinion",
+    static ALLOWED: Ending = Ending::of_authorization("allowed");
+    static DENIED: Ending = Ending::of_authorization("denied");
+    static NO_OPINION: Ending = Ending::of_authorization("no-opinion");
+    let ending = match decision {
+        Decision::Allow(_) => &ALLOWED,
+        Decision::Deny(_) => &DENIED,
+        Decision::NoOpinion(_) => &NO_OPINION,
     };
-    count(&AUTHORIZATIONS, &AUTHORIZATION, result, since.elapsed());
+    ending.count(since);
 }
 
 /// A request came with a certificate that is good until `not_after`, in seconds since the epoch.
@@ -112,16 +147,6 @@ pub fn certificate(not_after: i64) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.unwrap_or_default().as_secs_f64();
     CERTIFICATES.with([]).observe(not_after as f64 - now);
-}
-
-fn count(
-    attempts: &Counters<1>,
-    durations: &Histograms<1>,
-    result: &'static str,
-    elapsed: Duration,
-) {
-    attempts.with([result]).inc();
-    durations.with([result]).observe(elapsed.as_secs_f64());
 }
 
 /// Few names are told apart, or there would be a series for each user.

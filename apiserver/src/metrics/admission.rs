@@ -1,8 +1,11 @@
 //! What is counted of admission: the time that plugins take, and what Pod Security decides.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
-use coracle_metrics::{Collect, Counters, Histograms, Stability};
+use coracle_metrics::{Collect, Counters, Histogram, Histograms, Stability};
 
 use crate::admission::Operation;
 
@@ -59,11 +62,29 @@ impl Step {
         let labels = [name(operation), text(refused), self.name()];
         STEPS.with(labels).observe(seconds(since.elapsed()));
     }
+}
 
-    /// One plugin of the step has ended.
-    pub fn plugin(self, plugin: &'static str, operation: Operation, refused: bool, since: Instant) {
-        let labels = [plugin, name(operation), text(refused), self.name()];
-        PLUGINS.with(labels).observe(seconds(since.elapsed()));
+/// How long a plugin takes. Many look at every write, so their series are kept.
+pub struct Plugin {
+    name: &'static str,
+    /// By step, operation and whether the request was refused.
+    took: [[[OnceLock<Arc<Histogram>>; 2]; 4]; 2],
+}
+
+impl Plugin {
+    pub fn new(name: &'static str) -> Self {
+        Plugin {
+            name,
+            took: Default::default(),
+        }
+    }
+
+    /// The plugin has ended its part of the step.
+    pub fn done(&self, step: Step, operation: Operation, refused: bool, since: Instant) {
+        let kept = &self.took[step as usize][operation as usize][usize::from(refused)];
+        let labels = [self.name, name(operation), text(refused), step.name()];
+        let took = kept.get_or_init(|| PLUGINS.with(labels));
+        took.observe(seconds(since.elapsed()));
     }
 }
 

@@ -1,9 +1,13 @@
 //! What is counted of the store and of the caches before it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use coracle_metrics::{
-    Collect, Counters, Description, Histograms, Kind, Page, Samples, Stability, exponential,
+    Collect, Counter, Counters, Description, Histograms, Kind, Page, Samples, Stability,
+    exponential,
 };
 
 use crate::{cache::Cache, server::ApiServer};
@@ -137,18 +141,6 @@ impl<'a> Of<'a> {
         }
     }
 
-    /// The store told of so many changes.
-    pub fn received(self, events: usize) {
-        for family in [&EVENTS, &CACHED_EVENTS] {
-            family.with(self.labels()).add(events as u64);
-        }
-    }
-
-    /// So many watchers were woken.
-    pub fn dispatched(self, watchers: usize) {
-        DISPATCHED.with(self.labels()).add(watchers as u64);
-    }
-
     pub fn initialized(self) {
         INITIALIZATIONS.with(self.labels()).inc();
     }
@@ -166,6 +158,23 @@ impl<'a> Of<'a> {
 
     fn labels(&self) -> [&'a str; 2] {
         [self.group, self.resource]
+    }
+}
+
+/// The changes of one resource. They are many, so the series are kept.
+#[derive(Debug, Default)]
+pub struct Events(OnceLock<[Arc<Counter>; 3]>);
+
+impl Events {
+    /// The store told of so many changes, and so many watchers were woken.
+    pub fn count(&self, of: Of<'_>, received: usize, dispatched: usize) {
+        let families = [&EVENTS, &CACHED_EVENTS, &DISPATCHED];
+        let kept = self
+            .0
+            .get_or_init(|| families.map(|family| family.with(of.labels())));
+        for (counter, count) in kept.iter().zip([received, received, dispatched]) {
+            counter.add(count as u64);
+        }
     }
 }
 
