@@ -4,6 +4,7 @@
 mod access;
 mod claims;
 mod crash;
+mod devices;
 mod encryption;
 mod etcd;
 #[path = "../fakes/nodes.rs"]
