@@ -16,6 +16,8 @@ pub(crate) mod request;
 mod result;
 mod search;
 mod taken;
+#[cfg(test)]
+mod testing;
 
 use std::{
     collections::HashMap,
