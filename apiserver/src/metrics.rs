@@ -8,6 +8,7 @@ pub(crate) mod admission;
 pub(crate) mod audit;
 pub(crate) mod flow;
 pub(crate) mod health;
+mod pods;
 pub(crate) mod requests;
 pub(crate) mod storage;
 pub(crate) mod watches;
@@ -45,6 +46,13 @@ pub(crate) async fn answer(server: &ApiServer) -> Response<Body> {
 pub(crate) fn answer_slis() -> Response<Body> {
     let mut page = Page::default();
     page.add(health::ALL);
+    respond(&page)
+}
+
+/// Answers `/metrics/resources`.
+pub(crate) fn answer_resources(server: &ApiServer) -> Response<Body> {
+    let mut page = Page::default();
+    pods::show(server, &mut page);
     respond(&page)
 }
 

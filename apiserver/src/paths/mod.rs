@@ -53,6 +53,7 @@ pub async fn answer(
             Ok(health::answer(server, context, parts[0], check).await)
         }
         ["metrics"] => Ok(metrics::answer(server).await),
+        ["metrics", "resources"] => Ok(metrics::answer_resources(server)),
         ["metrics", "slis"] => Ok(metrics::answer_slis()),
         _ => Ok(not_found()),
     }
@@ -70,6 +71,7 @@ fn roots(server: &ApiServer, context: &Context) -> Result<Response<Body>, ApiErr
         "/healthz",
         "/livez",
         "/metrics",
+        "/metrics/resources",
         "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",

@@ -75,7 +75,9 @@ impl Probes {
             }
         }
         self.running.retain(|key, task| {
-            let keep = wanted.contains_key(key);
+            // What a startup probe found is shown for as long as its container runs.
+            let runs = || now.running.iter().any(|seen| seen.id == key.0);
+            let keep = wanted.contains_key(key) || key.1 == ProbeKind::Startup && runs();
             if !keep {
                 task.abort();
             }

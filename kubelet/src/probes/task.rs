@@ -94,7 +94,13 @@ fn seconds(value: Option<i32>, default: i32) -> Duration {
 }
 
 impl Task {
+    /// Goes on for as long as the container runs, as what was counted is shown until then.
     pub async fn run(self) {
+        self.find_out().await;
+        std::future::pending().await
+    }
+
+    async fn find_out(&self) {
         let period = seconds(self.prober.probe.period_seconds, 10);
         tokio::time::sleep(self.delay()).await;
         let mut tally = Tally::new(&self.prober.probe);
@@ -143,10 +149,12 @@ impl Task {
         let until = Instant::now() + period;
         let mut wait = EAGER;
         loop {
+            let since = Instant::now();
             if matches!(
                 self.prober.ask_once().await,
                 Answer::Healthy | Answer::Warning(_)
             ) {
+                self.probed.answered("successful", since.elapsed());
                 return true;
             }
             if Instant::now() + wait >= until {

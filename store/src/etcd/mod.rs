@@ -28,6 +28,8 @@ const PAGE: i64 = 1000;
 /// A connection that is silent for this long is probed, and given up after as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is only shown does not wait longer for a silent etcd.
+const SIZE_DEADLINE: Duration = Duration::from_secs(1);
 /// Upstream's interval: history is kept for five to ten minutes.
 const COMPACT_EVERY: Duration = Duration::from_secs(5 * 60);
 
@@ -280,6 +282,11 @@ impl Store for EtcdStore {
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error> {
         self.open()?;
         watch::watch(self.client.clone(), self.shared.clone(), prefix, after).await
+    }
+
+    async fn size(&self) -> Option<u64> {
+        let status = tokio::time::timeout(SIZE_DEADLINE, self.client.status()).await;
+        u64::try_from(status.ok()?.ok()?.db_size).ok()
     }
 
     async fn close(&self) {

@@ -1,5 +1,5 @@
-//! The part of etcd's gRPC interface that the store needs: three calls of `etcdserverpb.KV` and
-//! the watch stream. Names and numbers are those of etcd's `rpc.proto` and `kv.proto`.
+//! The part of etcd's gRPC interface that the store needs: three calls of `etcdserverpb.KV`,
+//! the watch stream, and how large the database is. Names and numbers are those of etcd's `rpc.proto` and `kv.proto`.
 //!
 //! Written out here rather than generated: it is small, and building needs no etcd definitions
 //! and what those import.
@@ -60,6 +60,16 @@ pub struct RangeResponse {
     pub kvs: Vec<KeyValue>,
     #[prost(bool, tag = "3")]
     pub more: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StatusRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StatusResponse {
+    /// Bytes of the database file.
+    #[prost(int64, tag = "3")]
+    pub db_size: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -271,6 +281,13 @@ impl Client {
     pub async fn compact(&self, revision: i64) -> Result<CompactionResponse, Status> {
         let request = CompactionRequest { revision };
         self.unary("/etcdserverpb.KV/Compact", request).await
+    }
+
+    /// How the member that answers is.
+    pub async fn status(&self) -> Result<StatusResponse, Status> {
+        let request = StatusRequest {};
+        self.unary("/etcdserverpb.Maintenance/Status", request)
+            .await
     }
 
     pub async fn watch(&self, create: WatchCreateRequest) -> Result<WatchStream, Status> {

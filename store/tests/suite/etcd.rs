@@ -163,6 +163,7 @@ async fn history_is_compacted_in_turns() {
     };
     let store = EtcdStore::connect(&config).await.expect("a store");
     let other = EtcdStore::connect(&config).await.expect("another store");
+    assert!(store.size().await.is_some_and(|bytes| bytes > 0));
     let past = put(&store, "/k", "1").await;
     put(&store, "/k", "2").await;
     let started = Instant::now();
