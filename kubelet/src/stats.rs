@@ -300,7 +300,9 @@ impl Statistics {
         rates: &mut HashMap<PathBuf, Reading>,
     ) -> (Option<CpuStats>, Option<MemoryStats>) {
         let time = Timestamp::now();
-        let Usage { cpu_nanos, memory } = self.cgroups.usage(group);
+        let Usage {
+            cpu_nanos, memory, ..
+        } = self.cgroups.usage(group);
         let cpu = cpu_nanos.map(|cpu_nanos| {
             let before = self.rates.lock().get(group).copied();
             let reading = next(before, time, cpu_nanos);

@@ -18,7 +18,7 @@ use std::{
 pub use limits::{
     Limits, MIN_QUOTA, MIN_SHARES, QUOTA_PERIOD, milli_cpu_to_quota, milli_cpu_to_shares,
 };
-pub use usage::{Memory, Usage};
+pub use usage::{Bandwidth, Memory, Usage};
 
 /// Where the hierarchies are mounted.
 const MOUNT: &str = "/sys/fs/cgroup";

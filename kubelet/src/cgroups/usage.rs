@@ -12,7 +12,24 @@ use super::Cgroups;
 pub struct Usage {
     /// CPU time since the group was made, in nanoseconds.
     pub cpu_nanos: Option<u64>,
+    /// Only of a group whose CPU time is limited.
+    pub bandwidth: Option<Bandwidth>,
     pub memory: Option<Memory>,
+}
+
+/// How a limit of CPU time bears on a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// CPU time that the group may use in a period, in microseconds.
+    pub quota: u64,
+    /// In microseconds.
+    pub period: u64,
+    /// Periods in which the group wanted to run.
+    pub periods: u64,
+    /// Those of them in which it had to wait.
+    pub throttled: u64,
+    /// How long it had to wait in all, in nanoseconds.
+    pub throttled_nanos: u64,
 }
 
 /// In bytes.
@@ -24,6 +41,8 @@ pub struct Memory {
     pub working_set: u64,
     /// Anonymous memory and swap cache.
     pub rss: u64,
+    pub cache: u64,
+    pub swap: u64,
     pub page_faults: u64,
     pub major_page_faults: u64,
     /// `None`: there is none.
@@ -41,15 +60,19 @@ impl Cgroups {
                 cpu_nanos: self
                     .directory("cpuacct", group)
                     .and_then(|directory| number(&directory.join("cpuacct.usage"))),
+                bandwidth: self
+                    .directory("cpu", group)
+                    .and_then(|directory| bandwidth_v1(&directory)),
                 memory: self
                     .directory("memory", group)
                     .and_then(|directory| memory_v1(&directory)),
             },
             Cgroups::V2(root) => {
                 let directory = super::below(root, group);
+                let stat = read(&directory.join("cpu.stat"));
                 Usage {
-                    cpu_nanos: counter(&read(&directory.join("cpu.stat")), "usage_usec")
-                        .map(|micros| micros * 1000),
+                    cpu_nanos: counter(&stat, "usage_usec").map(|micros| micros * 1000),
+                    bandwidth: bandwidth_v2(&directory, &stat),
                     memory: memory_v2(&directory),
                 }
             }
@@ -79,6 +102,34 @@ fn counter(text: &str, name: &str) -> Option<u64> {
     })
 }
 
+fn bandwidth_v1(directory: &Path) -> Option<Bandwidth> {
+    // Without a limit this is -1.
+    let quota = number(&directory.join("cpu.cfs_quota_us"))?;
+    let stat = read(&directory.join("cpu.stat"));
+    let of = |name: &str| counter(&stat, name).unwrap_or(0);
+    Some(Bandwidth {
+        quota,
+        period: number(&directory.join("cpu.cfs_period_us"))?,
+        periods: of("nr_periods"),
+        throttled: of("nr_throttled"),
+        throttled_nanos: of("throttled_time"),
+    })
+}
+
+fn bandwidth_v2(directory: &Path, stat: &str) -> Option<Bandwidth> {
+    let limit = read(&directory.join("cpu.max"));
+    let (quota, period) = limit.trim().split_once(' ')?;
+    let of = |name: &str| counter(stat, name).unwrap_or(0);
+    Some(Bandwidth {
+        // Without a limit this is `max`.
+        quota: quota.parse().ok()?,
+        period: period.parse().ok()?,
+        periods: of("nr_periods"),
+        throttled: of("nr_throttled"),
+        throttled_nanos: of("throttled_usec") * 1000,
+    })
+}
+
 fn memory_v1(directory: &Path) -> Option<Memory> {
     let usage = number(&directory.join("memory.usage_in_bytes"))?;
     let stat = read(&directory.join("memory.stat"));
@@ -87,6 +138,8 @@ fn memory_v1(directory: &Path) -> Option<Memory> {
         usage,
         working_set: usage.saturating_sub(of("total_inactive_file")),
         rss: of("total_rss"),
+        cache: of("total_cache"),
+        swap: of("total_swap"),
         page_faults: of("total_pgfault"),
         major_page_faults: of("total_pgmajfault"),
         limit: number(&directory.join("memory.limit_in_bytes")).filter(|it| *it < UNLIMITED_V1),
@@ -108,6 +161,8 @@ fn memory_v2(directory: &Path) -> Option<Memory> {
         usage,
         working_set: usage.saturating_sub(of("inactive_file")),
         rss: of("anon"),
+        cache: of("file"),
+        swap: number(&directory.join("memory.swap.current")).unwrap_or(0),
         page_faults: of("pgfault"),
         major_page_faults: of("pgmajfault"),
         limit: number(&directory.join("memory.max")),
@@ -137,13 +192,35 @@ mod tests {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
         };
-        put("pod/cpu.stat", "usage_usec 2000\nuser_usec 1\n");
+        let stat = "usage_usec 2000\nuser_usec 1\nnr_periods 9\nnr_throttled 4\nthrottled_usec 7\n";
+        put("pod/cpu.stat", stat);
+        put("pod/cpu.max", "50000 100000\n");
         put("pod/memory.current", "10000\n");
         put("pod/memory.stat", "anon 4000\ninactive_file 3000\n");
         put("pod/memory.max", "max\n");
         let v2 = Cgroups::V2(folder.path().to_owned());
         let usage = v2.usage(Path::new("/pod"));
         assert_eq!(usage.cpu_nanos, Some(2_000_000));
+        let limited = Bandwidth {
+            quota: 50_000,
+            period: 100_000,
+            periods: 9,
+            throttled: 4,
+            throttled_nanos: 7000,
+        };
+        assert_eq!(usage.bandwidth, Some(limited));
+        put("pod/cpu.max", "max 100000\n");
+        assert_eq!(v2.usage(Path::new("/pod")).bandwidth, None);
+        put("v1/cpu.cfs_period_us", "100000\n");
+        put("v1/cpu.cfs_quota_us", "-1\n");
+        assert_eq!(bandwidth_v1(&folder.path().join("v1")), None);
+        put("v1/cpu.cfs_quota_us", "20000\n");
+        put(
+            "v1/cpu.stat",
+            "nr_periods 2\nnr_throttled 1\nthrottled_time 5\n",
+        );
+        let limited = bandwidth_v1(&folder.path().join("v1")).unwrap();
+        assert_eq!((limited.quota, limited.throttled_nanos), (20_000, 5));
         let memory = usage.memory.unwrap();
         assert_eq!((memory.working_set, memory.rss), (7000, 4000));
         assert_eq!(memory.limit, None);
