@@ -14,14 +14,12 @@ use k8s_openapi::api::{
         ResourceSlice,
     },
 };
-use kube::api::DeleteParams;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Context, Error,
     changes::{self, Seen},
-    error,
     objects::Objects,
     pods::{self, Disruption},
     resource_claim::{consumers, is_pod, names},
@@ -235,14 +233,7 @@ impl Controller {
             reason: "DeletionByDeviceTaintManager",
             message: "Device Taint manager: deleting due to NoExecute taint",
         };
-        if let Some(status) = pods::disrupted(pod, &disruption, Timestamp::now()) {
-            let marked = pods::patch_status(&self.pods, pod, status).await;
-            if error::optional(marked)?.is_none() {
-                return Ok(());
-            }
-        }
-        self.pods.delete(pod, DeleteParams::default()).await?;
-        Ok(())
+        pods::evict(&self.pods, pod, &disruption).await
     }
 
     fn tell(&self, pod: &Pod, what: &str) {

@@ -183,6 +183,22 @@ pub(crate) fn disrupted(pod: &Pod, disruption: &Disruption, now: Timestamp) -> O
     Some(status)
 }
 
+/// Says on the pod why it is about to be deleted, and deletes it. One that is gone is left alone.
+pub(crate) async fn evict(
+    pods: &Objects<Pod>,
+    pod: &Pod,
+    disruption: &Disruption,
+) -> Result<(), Error> {
+    if let Some(status) = disrupted(pod, disruption, Timestamp::now()) {
+        let marked = patch_status(pods, pod, status).await;
+        if error::optional(marked)?.is_none() {
+            return Ok(());
+        }
+    }
+    pods.delete(pod, DeleteParams::default()).await?;
+    Ok(())
+}
+
 /// Writes phase and conditions of the status, onto exactly this pod.
 pub(crate) async fn patch_status(
     pods: &Objects<Pod>,

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use coracle_client::{EventRecorder, EventType, Informer, Queue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Taint};
-use kube::{ResourceExt as _, api::DeleteParams};
+use kube::ResourceExt as _;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,6 @@ use super::taints::{self, NO_EXECUTE, Tolerated};
 use crate::{
     Context, Error,
     changes::{self, Seen},
-    error,
     objects::Objects,
     pods::{self, Disruption},
     work::{self, Done, Key},
@@ -143,14 +142,7 @@ impl Controller {
             reason: "DeletionByTaintManager",
             message: "Taint manager: deleting due to NoExecute taint",
         };
-        if let Some(status) = pods::disrupted(pod, &disruption, Timestamp::now()) {
-            let marked = pods::patch_status(&self.pods, pod, status).await;
-            if error::optional(marked)?.is_none() {
-                return Ok(());
-            }
-        }
-        self.pods.delete(pod, DeleteParams::default()).await?;
-        Ok(())
+        pods::evict(&self.pods, pod, &disruption).await
     }
 
     fn tell(&self, key: &Key, what: &str) {
