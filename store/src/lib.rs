@@ -71,6 +71,9 @@ pub enum Write {
 pub struct Transaction {
     pub compares: Vec<Compare>,
     pub writes: Vec<Write>,
+    /// It is a step towards a delete, such as a mark that the object is to go. A backend that
+    /// keeps space for deletes lets it have some.
+    pub frees: bool,
 }
 
 /// A consistent list of the keys below a prefix, in key order.

@@ -18,6 +18,22 @@ pub(crate) struct Change {
     pub previous: Option<KeyValue>,
     /// The row that held the previous object; 0 when there was none.
     pub previous_row: i64,
+    /// As in [`Transaction`].
+    pub frees: bool,
+}
+
+/// By how much an object may grow on its way to being deleted: a time stamp, some conditions.
+const GROWTH: usize = 4 << 10;
+
+impl Change {
+    /// Whether it takes space that is there for good: the one that a delete needs is no such.
+    pub fn adds(&self) -> bool {
+        let Some(new) = &self.object else {
+            return false;
+        };
+        let before = self.previous.as_ref().filter(|_| self.frees);
+        before.is_none_or(|before| new.value.len() > before.value.len() + GROWTH)
+    }
 }
 
 /// The changes of some transactions, in order.
@@ -44,7 +60,7 @@ impl Stage {
         reject_duplicates(&transaction.writes)?;
         let before = self.changes.len();
         for write in &transaction.writes {
-            self.write(state, write, revision, &mut row);
+            self.write(state, write, revision, transaction.frees, &mut row);
         }
         Ok(self.changes.len() > before)
     }
@@ -85,6 +101,7 @@ impl Stage {
         state: &State,
         write: &Write,
         revision: Revision,
+        frees: bool,
         row: &mut impl FnMut(&str) -> i64,
     ) {
         let (Write::Put { key, .. } | Write::Delete { key }) = write;
@@ -115,6 +132,7 @@ impl Stage {
             object,
             previous,
             previous_row,
+            frees,
         });
     }
 }

@@ -146,6 +146,7 @@ async fn write_forever(store: &SqliteStore, writer: usize) {
         let transaction = Transaction {
             compares: Vec::new(),
             writes: vec![write],
+            ..Transaction::default()
         };
         let revision = store.commit(transaction).await.expect("a commit");
         let mut out = std::io::stdout().lock();

@@ -200,6 +200,7 @@ async fn a_cluster_of_upstream_goes_on_here() {
         let transaction = Transaction {
             compares: Vec::new(),
             writes: vec![write],
+            ..Transaction::default()
         };
         store.commit(transaction).await.unwrap();
     }

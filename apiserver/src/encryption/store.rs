@@ -119,6 +119,7 @@ impl EncryptedStore {
                     key: key.clone(),
                     value: plain,
                 }],
+                ..Transaction::default()
             };
             seal(&rules, &mut transaction)?;
             match self.0.store.commit(transaction).await {

@@ -66,6 +66,7 @@ impl Fixture {
                 key: key.into(),
                 value: Bytes::copy_from_slice(value.as_ref()),
             }],
+            ..Transaction::default()
         };
         self.below.commit(transaction).await.unwrap();
     }
@@ -301,6 +302,7 @@ async fn an_interrupted_rotation_is_finished_by_the_next_reencryption() {
         .commit(Transaction {
             compares,
             writes: Vec::new(),
+            ..Transaction::default()
         })
         .await;
     let Err(coracle_store::Error::Conflict { current, .. }) = conflict else {

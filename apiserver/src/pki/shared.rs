@@ -91,6 +91,7 @@ pub async fn agree(store: &dyn Store, places: &Places, token: &str) -> Result<()
                 let deletion = Transaction {
                     compares: Vec::new(),
                     writes,
+                    ..Transaction::default()
                 };
                 store.commit(deletion).await?;
                 return Err(SharedError::WrongToken);
@@ -102,6 +103,7 @@ pub async fn agree(store: &dyn Store, places: &Places, token: &str) -> Result<()
                         key: key.as_str().into(),
                         value: seal(token, &key, &own(places)?)?.into(),
                     }],
+                    ..Transaction::default()
                 };
                 match store.commit(transaction).await {
                     // What is there now is what counts, whosever it is.

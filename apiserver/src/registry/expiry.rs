@@ -113,6 +113,7 @@ async fn expire(store: &dyn Store, cache: &Cache, written: &Written) {
         writes: vec![Write::Delete {
             key: written.key.clone(),
         }],
+        ..Transaction::default()
     };
     match store.commit(deletion).await {
         Ok(_) | Err(Error::Conflict { .. }) => {}

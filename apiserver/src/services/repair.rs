@@ -53,6 +53,7 @@ impl Services {
         let transaction = Transaction {
             compares: vec![compare],
             writes: vec![write],
+            ..Transaction::default()
         };
         match self.registry.store().commit(transaction).await {
             Ok(_) | Err(Error::Conflict { .. }) => Ok(()),

@@ -154,7 +154,7 @@ async fn carry_out(
         }
         Deletion::Mark => {
             let value = strategy::to_bytes(resource, &*object);
-            let marked = replace(registry, entry, value, Companions::default()).await?;
+            let marked = replace(registry, entry, value, Companions::default(), true).await?;
             (Some(Arc::new(marked)), false)
         }
         Deletion::Now => {

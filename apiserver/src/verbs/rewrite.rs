@@ -37,12 +37,13 @@ pub async fn rewrite(
         };
         let mut object = resource.decode(&entry)?;
         change(&mut *object)?;
+        let leaves = object.meta().deletion_timestamp.is_some();
         let value = strategy::into_bytes(resource, object);
         let same = entry.is_stored_as(&value);
         if dry_run || same && !registry.store().is_stale(&key).await? {
             return Ok(entry);
         }
-        match replace(registry, &entry, value, Companions::default()).await {
+        match replace(registry, &entry, value, Companions::default(), leaves).await {
             Ok(entry) => return Ok(entry.into()),
             Err(Error::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),

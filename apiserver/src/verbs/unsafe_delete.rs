@@ -74,6 +74,7 @@ pub async fn delete(
         let transaction = Transaction {
             compares: vec![Compare::ModRevision(found.key.clone(), found.mod_revision)],
             writes: vec![Write::Delete { key: found.key }],
+            ..Transaction::default()
         };
         match registry.store().commit(transaction).await {
             Ok(_) => break,

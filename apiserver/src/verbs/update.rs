@@ -181,6 +181,7 @@ async fn change_entry(
     ownership::keep_times(&*old, &mut *new, |new| {
         strategy::is_stored_as(resource, new, entry)
     });
+    let leaves = new.meta().deletion_timestamp.is_some();
     let value = strategy::into_bytes(resource, new);
     if ends {
         // The last write of an object is seen only in its deletion.
@@ -194,7 +195,7 @@ async fn change_entry(
     if entry.is_stored_as(&value) && !server.registry().store().is_stale(&entry.key).await? {
         return Ok(Ok(Written::Stored(entry.clone())));
     }
-    let replaced = replace(server.registry(), entry, value, companions).await;
+    let replaced = replace(server.registry(), entry, value, companions, leaves).await;
     Ok(replaced.map(|entry| Written::Stored(entry.into())))
 }
 

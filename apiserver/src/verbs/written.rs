@@ -53,25 +53,33 @@ pub async fn insert(
     value: Bytes,
     companions: Companions,
 ) -> Result<Entry, Error> {
-    put(
-        registry,
-        Compare::Absent(key.clone()),
-        key,
-        value,
-        companions,
-    )
-    .await
+    let write = Write::Put {
+        key: key.clone(),
+        value: value.clone(),
+    };
+    let transaction = transaction(Compare::Absent(key.clone()), write, companions);
+    commit(registry, "create", transaction, key, value).await
 }
 
-/// Writes a key that stands as in `entry`.
+/// Writes a key that stands as in `entry`. `frees` says that the object is to go, so that it does
+/// on a full disk too.
 pub async fn replace(
     registry: &Registry,
     entry: &Entry,
     value: Bytes,
     companions: Companions,
+    frees: bool,
 ) -> Result<Entry, Error> {
     let compare = Compare::ModRevision(entry.key.clone(), entry.revision);
-    put(registry, compare, entry.key.clone(), value, companions).await
+    let write = Write::Put {
+        key: entry.key.clone(),
+        value: value.clone(),
+    };
+    let transaction = Transaction {
+        frees,
+        ..transaction(compare, write, companions)
+    };
+    commit(registry, "update", transaction, entry.key.clone(), value).await
 }
 
 /// Deletes a key that stands as in `entry`, and gives what watchers are told of it.
@@ -87,22 +95,13 @@ pub async fn remove(
     Ok(entry.at_revision(revision))
 }
 
-async fn put(
+async fn commit(
     registry: &Registry,
-    compare: Compare,
+    operation: &'static str,
+    transaction: Transaction,
     key: Arc<str>,
     value: Bytes,
-    companions: Companions,
 ) -> Result<Entry, Error> {
-    let write = Write::Put {
-        key: key.clone(),
-        value: value.clone(),
-    };
-    let operation = match &compare {
-        Compare::Absent(_) => "create",
-        Compare::ModRevision(..) => "update",
-    };
-    let transaction = transaction(compare, write, companions);
     let revision = registry.commit(operation, &key, transaction).await?;
     Entry::unindexed_at(key, value, revision).map_err(|error| Error::Backend(error.to_string()))
 }
@@ -112,6 +111,7 @@ fn transaction(compare: Compare, write: Write, companions: Companions) -> Transa
     let mut transaction = Transaction {
         compares: vec![compare],
         writes: vec![write],
+        ..Transaction::default()
     };
     transaction.compares.extend(companions.compares);
     transaction.writes.extend(companions.writes);

@@ -61,6 +61,18 @@ fn outcome(job: &Job) -> Option<&str> {
     ends.next().map(|condition| condition.type_.as_str())
 }
 
+/// How long it is to the first time of a schedule that replaces another. The times that it would
+/// have had before are not made up for, as they would be were the CronJob looked at at once.
+fn new_schedule(old: Option<&CronJob>, new: &CronJob, now: Timestamp) -> Option<Duration> {
+    let old = old.filter(|old| {
+        old.spec.schedule != new.spec.schedule || old.spec.time_zone != new.spec.time_zone
+    });
+    old?;
+    let zone = time_zone(new.spec.time_zone.as_deref().unwrap_or_default()).ok()?;
+    let schedule = Schedule::parse(&new.spec.schedule).ok()?;
+    Clock { schedule, zone }.wait(new, now)
+}
+
 /// Something that happened, for the object's events.
 struct Note {
     type_: EventType,
@@ -190,8 +202,12 @@ fn reference(job: &Job) -> ObjectReference {
 impl Controller {
     async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let objects = changes::each(&self.objects.cache, |seen| {
-            if let Seen::Applied { new: object, .. } = seen {
-                self.queue.add(Key::of(&object.metadata));
+            if let Seen::Applied { old, new } = seen {
+                let key = Key::of(&new.metadata);
+                match new_schedule(old.as_deref(), &new, Timestamp::now()) {
+                    Some(delay) => self.queue.add_after(key, delay),
+                    None => self.queue.add(key),
+                }
             }
         });
         let jobs = async {
@@ -456,6 +472,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_new_schedule_begins_with_its_next_time() {
+        let now: Timestamp = "2026-01-01T10:32:00Z".parse().expect("a time");
+        let object = |schedule: &str, zone: Option<&str>, suspend: bool| -> CronJob {
+            serde_json::from_value(json!({
+                "metadata": { "name": "c", "creationTimestamp": "2026-01-01T10:00:00Z" },
+                "spec": { "schedule": schedule, "timeZone": zone, "suspend": suspend,
+                    "jobTemplate": { "spec": { "template": {} } } },
+            }))
+            .expect("a cron job")
+        };
+        let daily = object("0 0 * * *", None, false);
+        let often = object("*/5 * * * *", None, false);
+        let elsewhere = object("0 0 * * *", Some("Asia/Kolkata"), false);
+        let stopped = object("0 0 * * *", None, true);
+        let minutes = |count: u64| Some(Duration::from_millis(count * 60_000 + 100));
+        let cases = [
+            (None, &often, None),
+            (Some(&daily), &often, minutes(3)),
+            (Some(&daily), &elsewhere, minutes(7 * 60 + 58)),
+            (Some(&daily), &stopped, None),
+            (Some(&often), &often, None),
+        ];
+        for (old, new, expected) in cases {
+            assert_eq!(new_schedule(old, new, now), expected, "{:?}", new.spec);
+        }
+    }
 
     fn job(name: &str, end: Option<&str>, minute: u8) -> Arc<Job> {
         let at = format!("2026-01-01T00:{minute:02}:00Z");

@@ -105,13 +105,13 @@ impl File {
 
     /// Writes a group and, if given, the revision up to which numbers are set aside. When it
     /// returns, the group survives a loss of power. On a full device only a group that adds
-    /// nothing is written.
+    /// nothing ([`Change::adds`]) is written.
     pub fn write<'a>(
         &mut self,
         changes: impl Iterator<Item = &'a Change> + Clone,
         reserved: Option<Revision>,
     ) -> Result<(), WriteError> {
-        let adds = changes.clone().any(|change| change.object.is_some());
+        let adds = changes.clone().any(Change::adds);
         let mut outcome = if adds && !self.spare.take() {
             Err(full())
         } else {

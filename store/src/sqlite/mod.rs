@@ -9,8 +9,8 @@
 //! The file therefore records a revision ahead of the current one, up to which numbers may be
 //! given out; after a crash the sequence goes on from there, so no number is ever used twice.
 //!
-//! On a full device nothing is added, but deletes go on, and so does what is volatile: some space
-//! is kept for them, see [`spare`].
+//! On a full device nothing is added, but deletes go on, with what leads to them, and so does what
+//! is volatile: some space is kept for them, see [`spare`].
 
 mod file;
 mod spare;

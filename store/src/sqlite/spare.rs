@@ -1,7 +1,7 @@
 //! Space on the device that is kept for the writes which free space.
 //!
-//! Deleting an object writes to the log first, so on a device that is full to the last block
-//! nothing could be deleted any more. A [`Spare`] is a file beside the store that has blocks and
+//! Deleting an object writes to the log first, and many objects are marked before they are
+//! deleted, so on a device that is full to the last block nothing could be deleted any more. A [`Spare`] is a file beside the store that has blocks and
 //! no content: it is given up to let such a write through, and taken again before anything is
 //! added. A file system that cannot allocate blocks ahead works without one.
 

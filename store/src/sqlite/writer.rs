@@ -164,8 +164,8 @@ impl Writer {
             self.reserved = reserved;
         }
         // On a full device deletes succeed while other writes fail.
-        let adds = |change: &Change| change.object.as_ref().is_some_and(|new| new.row != 0);
-        if self.failing && changes.iter().any(adds) {
+        let stored = |change: &&Change| change.object.as_ref().is_some_and(|new| new.row != 0);
+        if self.failing && changes.iter().filter(stored).any(Change::adds) {
             self.failing = false;
             tracing::info!("writes succeed again");
         }

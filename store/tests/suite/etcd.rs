@@ -141,6 +141,7 @@ async fn a_watch_survives_a_restart_of_etcd() {
                 key: "/after".into(),
                 value: "3".into(),
             }],
+            ..Transaction::default()
         };
         match store.commit(transaction).await {
             Ok(revision) => break revision,

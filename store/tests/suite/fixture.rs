@@ -101,6 +101,7 @@ pub fn transaction(compares: &[Compare], writes: &[Write]) -> Transaction {
     Transaction {
         compares: compares.to_vec(),
         writes: writes.to_vec(),
+        ..Transaction::default()
     }
 }
 

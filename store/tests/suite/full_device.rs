@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use coracle_store::{Error, SqliteConfig, SqliteStore, Store};
+use coracle_store::{Error, SqliteConfig, SqliteStore, Store, Transaction};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -81,6 +81,38 @@ fn deletes_and_leases_go_on_and_make_room() {
         store.close().await;
         let store = open(&directory.join("state.db"));
         assert_eq!(keys(&store, "/").await.len(), kept - kept / 2 + 1);
+        store.close().await;
+    });
+}
+
+#[test]
+fn what_is_to_go_can_be_marked() {
+    on_a_small_device(async |directory| {
+        let store = open_with_leases(directory);
+        let kept = fill(&store, &"v".repeat(8 << 10)).await;
+        let _ = std::fs::write(directory.join("foreign"), vec![0; 16 << 20]);
+        let longer = |key: &str, by: usize, frees| Transaction {
+            frees,
+            ..transaction(&[], &[write_put(key, &"v".repeat((8 << 10) + by))])
+        };
+        // The file has no room for one more, be it marked or not.
+        for refused in [
+            longer("/k/000", 40, false),
+            longer("/k/000", 8 << 10, true),
+            longer("/k/new", 0, true),
+        ] {
+            let outcome = store.commit(refused).await;
+            assert!(matches!(outcome, Err(Error::Full)), "{outcome:?}");
+        }
+        for index in 0..kept {
+            let key = format!("/k/{index:03}");
+            let marked = store.commit(longer(&key, 40, true)).await;
+            marked.unwrap_or_else(|error| panic!("{key}: {error}"));
+        }
+        for index in 0..kept {
+            delete(&store, &format!("/k/{index:03}")).await;
+        }
+        put(&store, "/k/new", "v").await;
         store.close().await;
     });
 }
