@@ -3,6 +3,7 @@
 //!
 //! Enter at [`in_process`] or `kube::Client`, then [`Informers`].
 
+mod correlator;
 mod ensure;
 mod in_process;
 mod informer;

@@ -1,9 +1,7 @@
 //! Events as components record them: `kubectl describe` and `kubectl events` show them.
 //!
-//! Recording never waits and never fails the caller. Events that repeat are counted up in one
-//! object, as upstream's correlator does; when the API cannot keep up, events are dropped.
-
-use std::{collections::HashMap, sync::Arc};
+//! Recording never waits and never fails the caller. Events that repeat become one, see
+//! [`crate::correlator`]; when the API cannot keep up, events are dropped.
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -17,10 +15,10 @@ use kube::{
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use crate::correlator::{Correlator, Observed, Recorded};
+
 /// Events waiting to be written; more are dropped.
 const WAITING: usize = 1000;
-/// Distinct events remembered for counting up; then the memory starts afresh.
-const REMEMBERED: usize = 4096;
 
 /// Upstream's two types of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,29 +45,12 @@ pub struct EventRecorder {
     sender: mpsc::Sender<Record>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Identity {
-    kind: String,
-    namespace: String,
-    name: String,
-    uid: String,
-    field_path: String,
-    event_type: &'static str,
-    reason: String,
-    message: String,
-}
-
 struct Record {
     involved: InvolvedObject,
     event_type: EventType,
     reason: String,
     message: String,
     at: Timestamp,
-}
-
-struct Known {
-    name: String,
-    count: i32,
 }
 
 impl EventRecorder {
@@ -83,7 +64,7 @@ impl EventRecorder {
                 component: Some(component.to_owned()),
                 host: (!host.is_empty()).then(|| host.to_owned()),
             },
-            known: HashMap::new(),
+            correlator: Correlator::default(),
         };
         tokio::spawn(writer.run(receiver));
         EventRecorder { sender }
@@ -124,7 +105,7 @@ impl EventRecorder {
 struct Writer {
     client: Client,
     source: EventSource,
-    known: HashMap<Arc<Identity>, Known>,
+    correlator: Correlator,
 }
 
 impl Writer {
@@ -143,59 +124,57 @@ impl Writer {
             .clone()
             .unwrap_or_else(|| "default".to_owned());
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        let identity = Arc::new(Identity {
-            kind: involved.kind.clone().unwrap_or_default(),
-            namespace: namespace.clone(),
-            name: involved.name.clone().unwrap_or_default(),
-            uid: involved.uid.clone().unwrap_or_default(),
-            field_path: involved.field_path.clone().unwrap_or_default(),
+        let recorded = Recorded {
+            involved,
             event_type: record.event_type.as_str(),
-            reason: record.reason.clone(),
-            message: record.message.clone(),
-        });
-        if let Some(known) = self.known.get_mut(&identity) {
-            known.count += 1;
-            let patch = json!({ "count": known.count, "lastTimestamp": Time(record.at) });
+            reason: &record.reason,
+            message: &record.message,
+            at: record.at,
+        };
+        let Some(observed) = self.correlator.observe(&recorded) else {
+            return Ok(());
+        };
+        if observed.count > 1 {
+            let patch = json!({
+                "count": observed.count,
+                "lastTimestamp": Time(record.at),
+                "message": observed.message,
+            });
             match api
-                .patch(&known.name, &PatchParams::default(), &Patch::Merge(patch))
+                .patch(
+                    &observed.name,
+                    &PatchParams::default(),
+                    &Patch::Merge(patch),
+                )
                 .await
             {
-                // The event lived its hour: write a new one.
+                // The event lived its hour: it comes anew.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 other => return other.map(|_| ()),
             }
         }
-        let name = format!(
-            "{}.{:x}",
-            identity.name,
-            record.at.as_nanosecond().unsigned_abs() as u64
-        );
-        let event = self.event(record, &namespace, &name);
+        let event = self.event(record, &namespace, observed);
         api.create(&PostParams::default(), &event).await?;
-        if self.known.len() >= REMEMBERED {
-            self.known.clear();
-        }
-        self.known.insert(identity, Known { name, count: 1 });
         Ok(())
     }
 
-    fn event(&self, record: &Record, namespace: &str, name: &str) -> Event {
+    fn event(&self, record: &Record, namespace: &str, observed: Observed) -> Event {
         Event {
             metadata: ObjectMeta {
-                name: Some(name.to_owned()),
+                name: Some(observed.name),
                 namespace: Some(namespace.to_owned()),
                 ..ObjectMeta::default()
             },
             involved_object: record.involved.clone(),
             reason: Some(record.reason.clone()),
-            message: Some(record.message.clone()),
+            message: Some(observed.message),
             type_: Some(record.event_type.as_str().to_owned()),
             source: Some(self.source.clone()),
             reporting_component: self.source.component.clone(),
             reporting_instance: self.source.host.clone(),
-            first_timestamp: Some(Time(record.at)),
+            first_timestamp: Some(Time(observed.first)),
             last_timestamp: Some(Time(record.at)),
-            count: Some(1),
+            count: Some(observed.count),
             ..Event::default()
         }
     }
