@@ -11,6 +11,7 @@ pub(crate) mod slice_controller;
 mod slice_plan;
 mod slices;
 mod subsets;
+mod topology;
 mod trigger;
 
 use coracle_client::{Informer, Queue};

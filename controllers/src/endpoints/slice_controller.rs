@@ -2,7 +2,7 @@
 //! `pkg/controller/endpointslice`.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +20,7 @@ use super::{
     selector,
     slice_plan::{self, Action, MANAGER, MAX_ENDPOINTS, World},
     slices::{self, MANAGED_BY, SERVICE_NAME},
+    topology::{self, Shares, ZONE, Zones},
     trigger::Triggers,
 };
 use crate::{
@@ -35,7 +36,8 @@ const NAME: &str = "endpointslice-controller";
 const WORKERS: usize = 5;
 /// Between a change of a slice and a look at its Service: most are our own.
 const AFTER_SLICE: Duration = Duration::from_secs(1);
-const ZONE: &str = "topology.kubernetes.io/zone";
+/// The reason of events that say why there are no hints for zones.
+const NO_HINTS: &str = "TopologyAwareHintsDisabled";
 
 /// Runs the EndpointSlice controller.
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
@@ -52,6 +54,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         .with_name("endpoint_slice"),
         triggers: Mutex::default(),
         counted: Mutex::default(),
+        spread: Mutex::default(),
     };
     controller.run(shutdown).await
 }
@@ -66,6 +69,8 @@ struct Controller {
     triggers: Mutex<Triggers>,
     /// What the metrics show of each Service.
     counted: Mutex<HashMap<Key, Slices>>,
+    /// How the endpoints of Services are spread over zones, by address type.
+    spread: Mutex<HashMap<Key, BTreeMap<&'static str, Shares>>>,
 }
 
 impl Controller {
@@ -84,6 +89,7 @@ impl Controller {
             .await;
         };
         let slices = changes::each(&self.slices.cache, |seen| self.slice_seen(seen));
+        let nodes = changes::each(&self.nodes, |seen| self.node_seen(&seen));
         let workers = async {
             self.services.synced().await;
             self.pods.synced().await;
@@ -95,6 +101,7 @@ impl Controller {
             () = services => {}
             () = pods => {}
             () = slices => {}
+            () = nodes => {}
             () = workers => {}
             () = shutdown.cancelled() => {}
         }
@@ -118,6 +125,36 @@ impl Controller {
         }
     }
 
+    /// Services whose endpoints do not suit the zones any more are looked at again.
+    fn node_seen(&self, seen: &Seen<Node>) {
+        if let Seen::Applied {
+            old: Some(old),
+            new,
+        } = seen
+        {
+            let place = |node: &Node| (topology::is_ready(node), node.labels().get(ZONE).cloned());
+            if place(old) == place(new) {
+                return;
+            }
+        }
+        let spread = self.spread.lock();
+        if spread.is_empty() {
+            return;
+        }
+        let zones = self.zones();
+        for (key, families) in &*spread {
+            let mut shares = families.values();
+            if shares.any(|shares| topology::is_overloaded(shares, zones.as_ref())) {
+                self.queue.add(key.clone());
+            }
+        }
+    }
+
+    fn zones(&self) -> Option<Zones> {
+        let nodes = self.nodes.list();
+        Zones::of(nodes.iter().map(|node| &**node))
+    }
+
     fn queue_service(&self, slice: &EndpointSlice) {
         let service = slices::label(slice, SERVICE_NAME);
         if slices::label(slice, MANAGED_BY) == MANAGER && !service.is_empty() {
@@ -130,6 +167,7 @@ impl Controller {
     async fn sync(&self, key: Key) -> Result<Done, Error> {
         let Some(service) = self.services.get(&key.namespace, &key.name) else {
             self.triggers.lock().forget(&key);
+            self.spread.lock().remove(&key);
             if let Some(known) = self.counted.lock().remove(&key) {
                 metrics::slices(&known, &Slices::default());
             }
@@ -151,13 +189,18 @@ impl Controller {
             .lock()
             .next(&key, &service, pods.iter().map(|pod| &**pod));
         let before = slices.clone();
+        let zones = topology::is_wanted(&service)
+            .then(|| self.zones())
+            .flatten();
         let plan = slice_plan::plan(&World {
             service: &service,
             pods,
             zone: &|node| self.zone(node),
             slices,
             trigger,
+            zones: zones.as_ref(),
         });
+        let notes = self.note_spread(&key, &service, plan.spread);
         let mut outcome = Ok(());
         let after = after(&before, &plan.actions);
         for action in plan.actions {
@@ -169,6 +212,9 @@ impl Controller {
         if let Some(skipped) = plan.skipped.into_iter().next() {
             outcome = outcome.and(Err(Error::Refused(skipped)));
         }
+        for (type_, reason, message) in notes {
+            self.recorder.on(&*service, type_, reason, message);
+        }
         self.count(&key, &service, &before, &after, outcome.is_err());
         match outcome {
             Ok(()) => Ok(Done::Settled),
@@ -177,6 +223,48 @@ impl Controller {
                 Err(error)
             }
         }
+    }
+
+    /// Remembers how the Service's endpoints are spread; returns the events that tell of it.
+    fn note_spread(
+        &self,
+        key: &Key,
+        service: &Service,
+        spread: BTreeMap<&'static str, Result<Shares, String>>,
+    ) -> Vec<(EventType, &'static str, String)> {
+        let mut notes = Vec::new();
+        let mut all = self.spread.lock();
+        let known = all.remove(key).unwrap_or_default();
+        if !topology::is_wanted(service) {
+            notes.extend(known.keys().next().map(|family| {
+                let message =
+                    format!("Topology Aware Hints has been disabled, addressType: {family}");
+                (EventType::Warning, NO_HINTS, message)
+            }));
+            return notes;
+        }
+        let mut next = BTreeMap::new();
+        for (family, outcome) in spread {
+            match outcome {
+                Err(why) => {
+                    let message = format!("{why}, addressType: {family}");
+                    notes.push((EventType::Warning, NO_HINTS, message));
+                }
+                Ok(shares) => {
+                    if known.is_empty() && next.is_empty() {
+                        let message =
+                            format!("Topology Aware Hints has been enabled, addressType: {family}");
+                        let reason = "TopologyAwareHintsEnabled";
+                        notes.push((EventType::Normal, reason, message));
+                    }
+                    next.insert(family, shares);
+                }
+            }
+        }
+        if !next.is_empty() {
+            all.insert(key.clone(), next);
+        }
+        notes
     }
 
     /// Shows what the Service's slices were and are in the metrics.
@@ -197,7 +285,9 @@ impl Controller {
             slices: after.len(),
             desired: new.len().div_ceil(MAX_ENDPOINTS).max(types.len()),
             endpoints: new.len(),
-            distribution: spec.and_then(|spec| spec.traffic_distribution.clone()),
+            distribution: spec
+                .filter(|_| !topology::is_wanted(service))
+                .and_then(|spec| spec.traffic_distribution.clone()),
         };
         let known = self.counted.lock().insert(key.clone(), shown.clone());
         metrics::slices(&known.unwrap_or_default(), &shown);

@@ -24,6 +24,7 @@ use kube::ResourceExt as _;
 use super::{
     HEADLESS, cluster_ip, is_headless, pod, publishes_not_ready,
     slices::{self, EndpointKey, MANAGED_BY, PortKey, SERVICE_NAME, Set},
+    topology::{self, Part, Shares, Zones},
     trigger::LAST_CHANGE,
 };
 use crate::{labels::Labels, owner, pods};
@@ -42,6 +43,8 @@ pub(super) struct World<'a> {
     /// The slices of the Service that this controller manages.
     pub slices: Vec<Arc<EndpointSlice>>,
     pub trigger: Option<Timestamp>,
+    /// `None` when too little is known of the nodes.
+    pub zones: Option<&'a Zones>,
 }
 
 /// One write.
@@ -57,6 +60,9 @@ pub(super) enum Action {
 pub(super) struct Plan {
     pub actions: Vec<Action>,
     pub skipped: Vec<String>,
+    /// For a Service that asks for it, by address type: how its endpoints are spread over the
+    /// zones, or why they are not.
+    pub spread: BTreeMap<&'static str, Result<Shares, String>>,
 }
 
 pub(super) fn plan(world: &World<'_>) -> Plan {
@@ -70,6 +76,12 @@ pub(super) fn plan(world: &World<'_>) -> Plan {
             .collect();
         let mut drafts = Drafts::default();
         drafts.reconcile(world, *family, existing, &mut plan.skipped);
+        if topology::is_wanted(world.service) {
+            plan.spread
+                .insert(family.name(), drafts.spread(world.zones));
+        } else {
+            drafts.hint(world.service);
+        }
         drafts.finish(world, &mut plan.actions);
     }
     for slice in &world.slices {
@@ -245,11 +257,22 @@ impl Drafts {
         self.kept.extend(drafts);
     }
 
-    fn finish(mut self, world: &World<'_>, actions: &mut Vec<Action>) {
-        let service = world.service;
+    fn spread(&mut self, zones: Option<&Zones>) -> Result<Shares, String> {
+        let parts = self.kept.iter_mut().map(|draft| Part {
+            endpoints: &mut draft.endpoints,
+            changed: &mut draft.changed,
+        });
+        topology::spread(&mut parts.collect::<Vec<_>>(), zones)
+    }
+
+    fn hint(&mut self, service: &Service) {
         for draft in &mut self.kept {
             draft.changed |= hint(&mut draft.endpoints, service);
         }
+    }
+
+    fn finish(mut self, world: &World<'_>, actions: &mut Vec<Action>) {
+        let service = world.service;
         let (new, old): (Vec<Draft>, Vec<Draft>) = self
             .kept
             .into_iter()

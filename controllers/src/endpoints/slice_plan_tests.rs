@@ -45,6 +45,7 @@ fn plan_of(service: &Service, pods: Vec<Arc<Pod>>, slices: &[Arc<EndpointSlice>]
         zone: &|node| (node == "n1").then(|| Some("zone-a".to_owned())),
         slices: slices.to_vec(),
         trigger: None,
+        zones: None,
     })
 }
 
@@ -103,6 +104,7 @@ fn a_slice_says_all_of_its_endpoints_and_whose_it_is() {
         zone: &|_| Some(Some("zone-a".to_owned())),
         slices: Vec::new(),
         trigger: "2026-01-01T00:00:00Z".parse().ok(),
+        zones: None,
     });
     let [Action::Create(slice)] = &plan.actions[..] else {
         panic!("one slice: {plan:?}");
@@ -322,6 +324,21 @@ fn traffic_that_prefers_near_endpoints_gets_hints() {
     );
     assert_eq!(told, ["s0=2"]);
     assert_eq!(value(&slices[0])["endpoints"][0]["hints"], Value::Null);
+}
+
+#[test]
+fn a_service_may_ask_for_its_endpoints_to_be_spread_over_zones() {
+    let mut spread = service(&json!({ "trafficDistribution": "PreferSameZone" }));
+    let mode = "service.kubernetes.io/topology-mode".to_owned();
+    spread.annotations_mut().insert(mode, "Auto".to_owned());
+    let plan = plan_of(&spread, vec![pod(1, true)], &[]);
+    assert!(plan.spread["IPv4"].is_err());
+    let mut slices = Vec::new();
+    apply(plan, &mut slices);
+    // It counts for more than the other way.
+    assert_eq!(value(&slices[0])["endpoints"][0]["hints"], Value::Null);
+    let plain = plan_of(&service(&json!({})), vec![pod(1, true)], &[]);
+    assert!(plain.spread.is_empty());
 }
 
 #[test]
