@@ -1,5 +1,6 @@
 //! `admissionregistration.k8s.io`: one file per kind, one line per kind in [`kinds`].
 
+mod columns;
 mod defaults;
 mod mutating_admission_policy;
 mod mutating_admission_policy_binding;
@@ -13,13 +14,13 @@ pub(crate) mod validation;
 use k8s_openapi::{
     api::admissionregistration::v1::{
         MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
-        ParamRef, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+        ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
         ValidatingWebhookConfiguration,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{kinds::Kind, selector, zero::text};
+use crate::{kinds::Kind, zero::text};
 
 /// What the group serves.
 pub(crate) fn kinds() -> Vec<Kind> {
@@ -44,25 +45,6 @@ pub(crate) fn kinds() -> Vec<Kind> {
             .categories(&["api-extensions"])
             .no_unconditional_update(),
     ]
-}
-
-/// The cell `ParamRef` of a policy's binding.
-fn parameters(reference: Option<&ParamRef>) -> String {
-    let unset = || "<unset>".to_owned();
-    let Some(reference) = reference else {
-        return unset();
-    };
-    match (
-        reference.name.as_deref().unwrap_or(""),
-        reference.namespace.as_deref().unwrap_or(""),
-    ) {
-        ("", _) => reference
-            .selector
-            .as_ref()
-            .map_or_else(unset, |selector| selector::format_object(Some(selector))),
-        (name, "") => format!("*/{name}"),
-        (name, namespace) => format!("{namespace}/{name}"),
-    }
 }
 
 /// What upstream says about names that only files of its own manifests may have.

@@ -2,8 +2,7 @@
 
 use k8s_openapi::{
     api::admissionregistration::v1::{
-        MatchResources, MutatingWebhook, NamedRuleWithOperations, RuleWithOperations,
-        ValidatingWebhook, WebhookClientConfig,
+        MatchResources, MutatingWebhook, NamedRuleWithOperations, ValidatingWebhook,
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
@@ -31,46 +30,31 @@ fn scope(scope: &mut Option<String>) {
     scope.get_or_insert_with(|| "*".to_owned());
 }
 
-fn called(
-    client: &mut WebhookClientConfig,
-    rules: &mut Option<Vec<RuleWithOperations>>,
-    timeout_seconds: &mut Option<i32>,
-) {
-    if let Some(service) = &mut client.service {
-        service.port.get_or_insert(HTTPS_PORT);
-    }
-    for rule in list_mut(rules) {
-        scope(&mut rule.scope);
-    }
-    timeout_seconds.get_or_insert(TIMEOUT_SECONDS);
+/// Both kinds of webhooks have these fields, each in a type of its own.
+macro_rules! webhook {
+    ($hook:expr) => {{
+        failure_policy(&mut $hook.failure_policy);
+        matching(
+            &mut $hook.match_policy,
+            &mut $hook.namespace_selector,
+            &mut $hook.object_selector,
+        );
+        if let Some(service) = &mut $hook.client_config.service {
+            service.port.get_or_insert(HTTPS_PORT);
+        }
+        for rule in list_mut(&mut $hook.rules) {
+            scope(&mut rule.scope);
+        }
+        $hook.timeout_seconds.get_or_insert(TIMEOUT_SECONDS);
+    }};
 }
 
 pub fn validating(hook: &mut ValidatingWebhook) {
-    failure_policy(&mut hook.failure_policy);
-    matching(
-        &mut hook.match_policy,
-        &mut hook.namespace_selector,
-        &mut hook.object_selector,
-    );
-    called(
-        &mut hook.client_config,
-        &mut hook.rules,
-        &mut hook.timeout_seconds,
-    );
+    webhook!(hook);
 }
 
 pub fn mutating(hook: &mut MutatingWebhook) {
-    failure_policy(&mut hook.failure_policy);
-    matching(
-        &mut hook.match_policy,
-        &mut hook.namespace_selector,
-        &mut hook.object_selector,
-    );
-    called(
-        &mut hook.client_config,
-        &mut hook.rules,
-        &mut hook.timeout_seconds,
-    );
+    webhook!(hook);
     hook.reinvocation_policy
         .get_or_insert_with(|| "Never".to_owned());
 }

@@ -6,13 +6,13 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use serde_json::Value;
 
-use super::{defaults, policy_validation};
+use super::{columns, defaults, policy_validation};
 use crate::{
     field::ErrorList,
     shape,
     strategy::{Behaviour, Column, Shape},
-    table::{AGE, NAME, age, column, name},
-    zero::{list, text},
+    table::{AGE, NAME, column},
+    zero::list,
 };
 
 impl Behaviour for MutatingAdmissionPolicy {
@@ -43,11 +43,7 @@ impl Behaviour for MutatingAdmissionPolicy {
                 "integer",
                 "Mutation indicates the number of mutations rules defined in this configuration",
             ),
-            column(
-                "ParamKind",
-                "string",
-                "ParamKind specifies the kind of resources used to parameterize this policy",
-            ),
+            columns::PARAM_KIND,
             AGE,
         ];
         COLUMNS
@@ -55,16 +51,12 @@ impl Behaviour for MutatingAdmissionPolicy {
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.as_ref();
-        let parameters = spec.and_then(|spec| spec.param_kind.as_ref()).map_or_else(
-            || "<unset>".to_owned(),
-            |kind| format!("{}/{}", text(&kind.api_version), text(&kind.kind)),
-        );
-        vec![
-            name(&self.metadata),
-            Value::from(spec.map_or(0, |spec| list(&spec.mutations).len())),
-            Value::from(parameters),
-            age(&self.metadata, now),
-        ]
+        columns::policy(
+            &self.metadata,
+            spec.map_or(0, |spec| list(&spec.mutations).len()),
+            spec.and_then(|spec| spec.param_kind.as_ref()),
+            now,
+        )
     }
 }
 

@@ -4,16 +4,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingAdmissionPolicyBinding;
 use serde_json::Value;
 
-use super::{defaults, policy_validation};
+use super::{columns, defaults, policy_validation};
 use crate::{
     check,
     field::{ErrorList, Path},
     shape,
-    strategy::{Behaviour, Shape},
-};
-use crate::{
-    strategy::Column,
-    table::{AGE, NAME, age, column, name},
+    strategy::{Behaviour, Column, Shape},
     zero::{list, text},
 };
 
@@ -48,41 +44,22 @@ impl Behaviour for MutatingAdmissionPolicyBinding {
         errors
     }
 
-    fn validate_update(&self, _old: &Self) -> ErrorList {
-        self.validate()
-    }
-
     fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
         super::reserved_name_warnings(&self.metadata)
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            NAME,
-            column(
-                "PolicyName",
-                "string",
-                "PolicyName indicates the policy definition which the policy binding binded to",
-            ),
-            column(
-                "ParamRef",
-                "string",
-                "ParamRef indicates the param resource which sets the configuration param",
-            ),
-            AGE,
-        ];
-        COLUMNS
+        columns::BINDING
     }
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.as_ref();
-        let parameters = spec.and_then(|spec| spec.param_ref.as_ref());
-        vec![
-            name(&self.metadata),
-            Value::from(spec.map_or("", |spec| text(&spec.policy_name))),
-            Value::from(super::parameters(parameters)),
-            age(&self.metadata, now),
-        ]
+        columns::binding(
+            &self.metadata,
+            spec.map_or("", |spec| text(&spec.policy_name)),
+            spec.and_then(|spec| spec.param_ref.as_ref()),
+            now,
+        )
     }
 }
 

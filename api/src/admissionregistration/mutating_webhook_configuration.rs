@@ -4,15 +4,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use serde_json::Value;
 
-use super::{defaults, validation};
+use super::{columns, defaults, validation};
 use crate::{
     field::ErrorList,
     shape,
-    strategy::{Behaviour, Shape},
-};
-use crate::{
-    strategy::Column,
-    table::{AGE, NAME, age, column, name},
+    strategy::{Behaviour, Column, Shape},
     zero::{list, list_mut},
 };
 
@@ -29,33 +25,16 @@ impl Behaviour for MutatingWebhookConfiguration {
         validation::webhooks(list(&self.webhooks))
     }
 
-    fn validate_update(&self, _old: &Self) -> ErrorList {
-        self.validate()
-    }
-
     fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
         super::reserved_name_warnings(&self.metadata)
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            NAME,
-            column(
-                "Webhooks",
-                "integer",
-                "Webhooks indicates the number of webhooks registered in this configuration",
-            ),
-            AGE,
-        ];
-        COLUMNS
+        columns::WEBHOOKS
     }
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {
-        vec![
-            name(&self.metadata),
-            Value::from(list(&self.webhooks).len()),
-            age(&self.metadata, now),
-        ]
+        columns::webhooks(&self.metadata, list(&self.webhooks).len(), now)
     }
 }
 

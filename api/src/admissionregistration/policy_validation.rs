@@ -23,18 +23,25 @@ const MUTATED_OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
 const MAX_AUDIT_ANNOTATIONS: usize = 20;
 const MAX_VALUE_EXPRESSION: usize = 5 * 1024;
 
+/// [`Shared`] of either kind's spec.
+macro_rules! shared {
+    ($spec:expr) => {
+        Shared {
+            failure_policy: text(&$spec.failure_policy),
+            param_kind: $spec.param_kind.as_ref(),
+            matched: $spec.match_constraints.as_ref(),
+            conditions: list(&$spec.match_conditions),
+            variables: list(&$spec.variables),
+        }
+    };
+}
+
 /// Checks the spec of the policy that is called `name`.
 pub fn validating(name: &str, spec: &ValidatingAdmissionPolicySpec) -> ErrorList {
     const ONE: &str = "validations or auditAnnotations must contain at least one item";
     let mut errors = ErrorList::new();
     let path = Path::new("spec");
-    let shared = Shared {
-        failure_policy: text(&spec.failure_policy),
-        param_kind: spec.param_kind.as_ref(),
-        matched: spec.match_constraints.as_ref(),
-        conditions: list(&spec.match_conditions),
-        variables: list(&spec.variables),
-    };
+    let shared = shared!(spec);
     shared.check_scope(&path, &mut errors);
     shared.check_expressions(&path, &mut errors);
     let (validations, annotations) = (list(&spec.validations), list(&spec.audit_annotations));
@@ -83,13 +90,7 @@ pub fn validating_status(status: Option<&ValidatingAdmissionPolicyStatus>) -> Er
 pub fn mutating(spec: &MutatingAdmissionPolicySpec) -> ErrorList {
     let mut errors = ErrorList::new();
     let path = Path::new("spec");
-    let shared = Shared {
-        failure_policy: text(&spec.failure_policy),
-        param_kind: spec.param_kind.as_ref(),
-        matched: spec.match_constraints.as_ref(),
-        conditions: list(&spec.match_conditions),
-        variables: list(&spec.variables),
-    };
+    let shared = shared!(spec);
     shared.check_scope(&path, &mut errors);
     let rules = spec.match_constraints.as_ref();
     let rules = rules.map_or(&[][..], |matched| list(&matched.resource_rules));

@@ -6,12 +6,12 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use serde_json::Value;
 
-use super::{defaults, policy_validation};
+use super::{columns, defaults, policy_validation};
 use crate::{
     field::ErrorList,
     shape,
     strategy::{Behaviour, Column, Shape, StatusMeta, Subresource},
-    table::{AGE, NAME, age, column, name},
+    table::{AGE, NAME, column},
     zero::{list, text},
 };
 
@@ -48,11 +48,7 @@ impl Behaviour for ValidatingAdmissionPolicy {
                 "integer",
                 "Validations indicates the number of validation rules defined in this configuration",
             ),
-            column(
-                "ParamKind",
-                "string",
-                "ParamKind specifies the kind of resources used to parameterize this policy",
-            ),
+            columns::PARAM_KIND,
             AGE,
         ];
         COLUMNS
@@ -60,16 +56,12 @@ impl Behaviour for ValidatingAdmissionPolicy {
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.as_ref();
-        let parameters = spec.and_then(|spec| spec.param_kind.as_ref()).map_or_else(
-            || "<unset>".to_owned(),
-            |kind| format!("{}/{}", text(&kind.api_version), text(&kind.kind)),
-        );
-        vec![
-            name(&self.metadata),
-            Value::from(spec.map_or(0, |spec| list(&spec.validations).len())),
-            Value::from(parameters),
-            age(&self.metadata, now),
-        ]
+        columns::policy(
+            &self.metadata,
+            spec.map_or(0, |spec| list(&spec.validations).len()),
+            spec.and_then(|spec| spec.param_kind.as_ref()),
+            now,
+        )
     }
 }
 

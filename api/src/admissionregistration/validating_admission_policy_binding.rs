@@ -4,16 +4,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use serde_json::Value;
 
-use super::{defaults, policy_validation};
+use super::{columns, defaults, policy_validation};
 use crate::{
     check,
     field::{ErrorList, Path, value_of},
     shape,
-    strategy::{Behaviour, Shape},
-};
-use crate::{
-    strategy::Column,
-    table::{AGE, NAME, age, column, name},
+    strategy::{Behaviour, Column, Shape},
 };
 
 impl Behaviour for ValidatingAdmissionPolicyBinding {
@@ -38,41 +34,22 @@ impl Behaviour for ValidatingAdmissionPolicyBinding {
         errors
     }
 
-    fn validate_update(&self, _old: &Self) -> ErrorList {
-        self.validate()
-    }
-
     fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
         super::reserved_name_warnings(&self.metadata)
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            NAME,
-            column(
-                "PolicyName",
-                "string",
-                "PolicyName indicates the policy definition which the policy binding binded to",
-            ),
-            column(
-                "ParamRef",
-                "string",
-                "ParamRef indicates the param resource which sets the configuration param",
-            ),
-            AGE,
-        ];
-        COLUMNS
+        columns::BINDING
     }
 
     fn cells(&self, now: Timestamp) -> Vec<Value> {
         let spec = &self.spec;
-        let parameters = spec.param_ref.as_ref();
-        vec![
-            name(&self.metadata),
-            Value::from(spec.policy_name.clone()),
-            Value::from(super::parameters(parameters)),
-            age(&self.metadata, now),
-        ]
+        columns::binding(
+            &self.metadata,
+            &spec.policy_name,
+            spec.param_ref.as_ref(),
+            now,
+        )
     }
 }
 

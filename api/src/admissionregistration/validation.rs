@@ -37,47 +37,35 @@ pub struct Hook<'a> {
     conditions: &'a [MatchCondition],
 }
 
-impl<'a> From<&'a ValidatingWebhook> for Hook<'a> {
-    fn from(hook: &'a ValidatingWebhook) -> Self {
-        Hook {
-            name: &hook.name,
-            client: &hook.client_config,
-            rules: list(&hook.rules),
-            failure_policy: hook.failure_policy.as_deref(),
-            match_policy: hook.match_policy.as_deref(),
-            selectors: [
-                ("namespaceSelector", hook.namespace_selector.as_ref()),
-                ("objectSelector", hook.object_selector.as_ref()),
-            ],
-            side_effects: &hook.side_effects,
-            timeout_seconds: hook.timeout_seconds,
-            reinvocation_policy: None,
-            versions: &hook.admission_review_versions,
-            conditions: list(&hook.match_conditions),
+macro_rules! hook_from {
+    ($webhook:ty, $reinvocation_policy:expr) => {
+        impl<'a> From<&'a $webhook> for Hook<'a> {
+            fn from(hook: &'a $webhook) -> Self {
+                Hook {
+                    name: &hook.name,
+                    client: &hook.client_config,
+                    rules: list(&hook.rules),
+                    failure_policy: hook.failure_policy.as_deref(),
+                    match_policy: hook.match_policy.as_deref(),
+                    selectors: [
+                        ("namespaceSelector", hook.namespace_selector.as_ref()),
+                        ("objectSelector", hook.object_selector.as_ref()),
+                    ],
+                    side_effects: &hook.side_effects,
+                    timeout_seconds: hook.timeout_seconds,
+                    reinvocation_policy: $reinvocation_policy(hook),
+                    versions: &hook.admission_review_versions,
+                    conditions: list(&hook.match_conditions),
+                }
+            }
         }
-    }
+    };
 }
 
-impl<'a> From<&'a MutatingWebhook> for Hook<'a> {
-    fn from(hook: &'a MutatingWebhook) -> Self {
-        Hook {
-            name: &hook.name,
-            client: &hook.client_config,
-            rules: list(&hook.rules),
-            failure_policy: hook.failure_policy.as_deref(),
-            match_policy: hook.match_policy.as_deref(),
-            selectors: [
-                ("namespaceSelector", hook.namespace_selector.as_ref()),
-                ("objectSelector", hook.object_selector.as_ref()),
-            ],
-            side_effects: &hook.side_effects,
-            timeout_seconds: hook.timeout_seconds,
-            reinvocation_policy: hook.reinvocation_policy.as_deref(),
-            versions: &hook.admission_review_versions,
-            conditions: list(&hook.match_conditions),
-        }
-    }
-}
+hook_from!(ValidatingWebhook, |_| None);
+hook_from!(MutatingWebhook, |hook: &'a MutatingWebhook| hook
+    .reinvocation_policy
+    .as_deref());
 
 /// All webhooks of a configuration.
 pub fn webhooks<'a, T: 'a>(hooks: &'a [T]) -> ErrorList
