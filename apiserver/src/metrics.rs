@@ -8,6 +8,7 @@ pub(crate) mod admission;
 pub(crate) mod audit;
 pub(crate) mod flow;
 pub(crate) mod health;
+pub(crate) mod in_flight;
 mod pods;
 pub(crate) mod requests;
 pub(crate) mod storage;
@@ -74,12 +75,13 @@ async fn page(server: &ApiServer) -> Page {
         audit::ALL,
         flow::ALL,
         requests::ALL,
+        in_flight::ALL,
         storage::ALL,
         watches::ALL,
     ] {
         page.add(part);
     }
-    requests::show_in_flight(&mut page);
+    in_flight::show(&mut page);
     storage::show(server, &mut page).await;
     coracle_metrics::process(&mut page);
     coracle_metrics::version(&mut page, coracle_api::VERSION);

@@ -35,6 +35,7 @@ use crate::{
     metrics::{
         Metrics,
         access::{self, Authenticated},
+        in_flight,
         requests::{self, Answered},
     },
     openapi::OpenApi,
@@ -295,7 +296,7 @@ impl ApiServer {
             record.authorized(&decision);
         }
         permitted(&attributes, decision)?;
-        let in_flight = requests::begin(self.registry(), &context.info);
+        let in_flight = in_flight::begin(self.registry(), &context.info);
         let work = Box::pin(self.dispatch(context, body));
         if context.info.long_running() {
             let response = work.await?;

@@ -23,7 +23,7 @@ use crate::{
     error::ApiError,
     metrics::{
         flow::{self, Dispatched, Of},
-        requests,
+        in_flight,
     },
     registry::Registry,
     request_info::RequestInfo,
@@ -120,7 +120,7 @@ impl FlowControl {
             Err(Refused::Full) => return Err("queue-full"),
             Err(Refused::NoQueue) => return Err("concurrency-limit"),
         };
-        let _counted = (of(found).wait(), requests::wait(info));
+        let _counted = (of(found).wait(), in_flight::wait(info));
         match timeout(MAX_WAIT, waiting).await {
             Ok(Ok(seat)) => Ok(seat),
             Ok(Err(_)) | Err(_) => Err("time-out"),

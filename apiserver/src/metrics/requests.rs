@@ -1,20 +1,15 @@
-//! What is counted of every request, and of those under way.
+//! What is counted of every request.
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_metrics::{
-    Collect, Counters, Description, Gauges, Held, Histogram, Histograms, Kind, Page, Stability,
-};
+use coracle_metrics::{Collect, Counters, Gauges, Histogram, Histograms, Stability};
 use http::{Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
@@ -41,62 +36,27 @@ static REQUESTS: Counters<9> = Counters::new(
     "apiserver_request_total",
     Stability::Stable,
     "Requests answered, by what was asked of which resource and the HTTP status code.",
-    [
-        "code",
-        "component",
-        "dry_run",
-        "group",
-        "resource",
-        "scope",
-        "subresource",
-        "verb",
-        "version",
-    ],
+    insert(0, "code", insert::<7, 8>(1, "dry_run", Labels::NAMES)),
 );
 static DURATION: Histograms<8> = Histograms::with_buckets(
     "apiserver_request_duration_seconds",
     Stability::Stable,
     "Seconds from a request to its answer, by what was asked of which resource; watches and other long-running requests are left out.",
-    [
-        "component",
-        "dry_run",
-        "group",
-        "resource",
-        "scope",
-        "subresource",
-        "verb",
-        "version",
-    ],
+    insert(1, "dry_run", Labels::NAMES),
     &DURATIONS,
 );
 static SLI_DURATION: Histograms<7> = Histograms::with_buckets(
     "apiserver_request_sli_duration_seconds",
     Stability::Alpha,
     "Seconds from a request to its answer, without the wait for its turn.",
-    [
-        "component",
-        "group",
-        "resource",
-        "scope",
-        "subresource",
-        "verb",
-        "version",
-    ],
+    Labels::NAMES,
     &SLI_DURATIONS,
 );
 static RESPONSE_SIZES: Histograms<7> = Histograms::with_buckets(
     "apiserver_response_sizes",
     Stability::Stable,
     "Bytes in answers to reads, by resource.",
-    [
-        "component",
-        "group",
-        "resource",
-        "scope",
-        "subresource",
-        "verb",
-        "version",
-    ],
+    Labels::NAMES,
     &SIZES,
 );
 static BODY_SIZES: Histograms<3> = Histograms::with_buckets(
@@ -106,34 +66,11 @@ static BODY_SIZES: Histograms<3> = Histograms::with_buckets(
     ["group", "resource", "verb"],
     &BODIES,
 );
-static LONGRUNNING: Gauges<7> = Gauges::new(
-    "apiserver_longrunning_requests",
-    Stability::Stable,
-    "Watches, execs and other long-running requests that are open now.",
-    [
-        "component",
-        "group",
-        "resource",
-        "scope",
-        "subresource",
-        "verb",
-        "version",
-    ],
-);
 static TERMINATIONS: Counters<8> = Counters::new(
     "apiserver_request_terminations_total",
     Stability::Alpha,
     "Requests turned away or cut short to protect the server.",
-    [
-        "code",
-        "component",
-        "group",
-        "resource",
-        "scope",
-        "subresource",
-        "verb",
-        "version",
-    ],
+    insert(0, "code", Labels::NAMES),
 );
 static DEPRECATED: Gauges<5> = Gauges::new(
     "apiserver_requested_deprecated_apis",
@@ -154,14 +91,13 @@ pub(super) static ALL: &[&dyn Collect] = &[
     &SLI_DURATION,
     &RESPONSE_SIZES,
     &BODY_SIZES,
-    &LONGRUNNING,
     &TERMINATIONS,
     &DEPRECATED,
 ];
 
 /// The labels that most families of requests have.
 #[derive(Clone, Copy)]
-struct Labels<'a> {
+pub(super) struct Labels<'a> {
     component: &'static str,
     group: &'a str,
     resource: &'a str,
@@ -172,8 +108,18 @@ struct Labels<'a> {
 }
 
 impl<'a> Labels<'a> {
+    pub const NAMES: [&'static str; 7] = [
+        "component",
+        "group",
+        "resource",
+        "scope",
+        "subresource",
+        "verb",
+        "version",
+    ];
+
     /// Only of what there is, or labels could be made without end.
-    fn of(registry: &Registry, info: &'a RequestInfo) -> Self {
+    pub fn of(registry: &Registry, info: &'a RequestInfo) -> Self {
         let (resource, name) = (info.is_resource, info.name.as_str());
         if !resource {
             return Labels {
@@ -211,7 +157,7 @@ impl<'a> Labels<'a> {
         }
     }
 
-    fn array(self) -> [&'a str; 7] {
+    pub fn array(self) -> [&'a str; 7] {
         [
             self.component,
             self.group,
@@ -222,6 +168,22 @@ impl<'a> Labels<'a> {
             self.version,
         ]
     }
+}
+
+/// The labels with one more at this place.
+const fn insert<'a, const N: usize, const M: usize>(
+    at: usize,
+    one: &'a str,
+    labels: [&'a str; N],
+) -> [&'a str; M] {
+    const { assert!(M == N + 1) };
+    let mut more = [one; M];
+    let mut index = 0;
+    while index < N {
+        more[if index < at { index } else { index + 1 }] = labels[index];
+        index += 1;
+    }
+    more
 }
 
 fn known_root(path: &str) -> &'static str {
@@ -297,67 +259,21 @@ pub struct Answered {
 pub fn answered(registry: &Registry, info: &RequestInfo, answered: &Answered) {
     let labels = Labels::of(registry, info);
     let dry_run = if answered.dry_run { "All" } else { "" };
-    let [
-        component,
-        group,
-        resource,
-        scope,
-        subresource,
-        verb,
-        version,
-    ] = labels.array();
+    let with_dry_run = insert::<7, 8>(1, dry_run, labels.array());
     if !info.long_running() {
         let taken = answered.since.elapsed();
-        let with_dry_run = [
-            component,
-            dry_run,
-            group,
-            resource,
-            scope,
-            subresource,
-            verb,
-            version,
-        ];
         DURATION.with(with_dry_run).observe(taken.as_secs_f64());
         let seconds = taken.saturating_sub(answered.waited).as_secs_f64();
         SLI_DURATION.with(labels.array()).observe(seconds);
     }
-    let series = REQUESTS.with([
-        answered.code.as_str(),
-        component,
-        dry_run,
-        group,
-        resource,
-        scope,
-        subresource,
-        verb,
-        version,
-    ]);
-    series.inc();
+    let all = insert(0, answered.code.as_str(), with_dry_run);
+    REQUESTS.with(all).inc();
 }
 
 /// Counts a request that was turned away or cut short.
 pub fn terminated(registry: &Registry, info: &RequestInfo, code: StatusCode) {
     let labels = Labels::of(registry, info);
-    let [
-        component,
-        group,
-        resource,
-        scope,
-        subresource,
-        verb,
-        version,
-    ] = labels.array();
-    let labels = [
-        code.as_str(),
-        component,
-        group,
-        resource,
-        scope,
-        subresource,
-        verb,
-        version,
-    ];
+    let labels = insert(0, code.as_str(), labels.array());
     TERMINATIONS.with(labels).inc();
 }
 
@@ -372,140 +288,6 @@ pub fn sent(info: &RequestInfo, bytes: usize) {
     // Whoever reads a body has found its resource.
     let labels = [&*info.group, &*info.resource, &*info.verb];
     BODY_SIZES.with(labels).observe(bytes as f64);
-}
-
-/// How many requests of a sort are under way or wait, and the most there were in the last second:
-/// what upstream shows.
-pub struct Sort {
-    now: AtomicU64,
-    /// The second since the start of the process in the upper half, the most in the lower.
-    most: AtomicU64,
-}
-
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-impl Sort {
-    const fn new() -> Self {
-        Sort {
-            now: AtomicU64::new(0),
-            most: AtomicU64::new(0),
-        }
-    }
-
-    fn begin(&self) {
-        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
-        let second = START.elapsed().as_secs();
-        let most = |window: u64| {
-            let most = if window >> 32 == second {
-                now.max(window & 0xffff_ffff)
-            } else {
-                now
-            };
-            Some(second << 32 | most)
-        };
-        // The closure never declines.
-        let _ = self
-            .most
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, most);
-    }
-
-    fn end(&self) {
-        self.now.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn most(&self) -> u64 {
-        let (now, window) = (
-            self.now.load(Ordering::Relaxed),
-            self.most.load(Ordering::Relaxed),
-        );
-        let recent = START.elapsed().as_secs().saturating_sub(window >> 32) <= 1;
-        if recent {
-            now.max(window & 0xffff_ffff)
-        } else {
-            now
-        }
-    }
-}
-
-/// Requests of a sort, by whether they change something.
-struct Sorts {
-    mutating: Sort,
-    read_only: Sort,
-}
-
-impl Sorts {
-    const fn new() -> Self {
-        Sorts {
-            mutating: Sort::new(),
-            read_only: Sort::new(),
-        }
-    }
-
-    fn of(&'static self, info: &RequestInfo) -> Under {
-        let sort = if info.read_only() {
-            &self.read_only
-        } else {
-            &self.mutating
-        };
-        sort.begin();
-        Under(sort)
-    }
-}
-
-static IN_FLIGHT: Sorts = Sorts::new();
-static IN_QUEUE: Sorts = Sorts::new();
-
-/// Counts as one of its sort until it is dropped.
-pub struct Under(&'static Sort);
-
-impl Drop for Under {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
-/// A request under way.
-pub enum InFlight {
-    Short { _under: Under },
-    Long { _held: Held },
-}
-
-/// Counts a request as under way until the guard is dropped.
-pub fn begin(registry: &Registry, info: &RequestInfo) -> InFlight {
-    if info.long_running() {
-        let labels = Labels::of(registry, info);
-        InFlight::Long {
-            _held: LONGRUNNING.with(labels.array()).hold(),
-        }
-    } else {
-        InFlight::Short {
-            _under: IN_FLIGHT.of(info),
-        }
-    }
-}
-
-/// Counts a request as waiting for its turn until the guard is dropped.
-pub fn wait(info: &RequestInfo) -> Under {
-    IN_QUEUE.of(info)
-}
-
-pub(super) fn show_in_flight(page: &mut Page) {
-    let executing = Description {
-        name: "apiserver_current_inflight_requests",
-        stability: Stability::Stable,
-        help: "Most requests under way at once in the last second, by kind (mutating or readOnly).",
-    };
-    let queued = Description {
-        name: "apiserver_current_inqueue_requests",
-        stability: Stability::Alpha,
-        help: "Most requests waiting at once in the last second, by kind (mutating or readOnly).",
-    };
-    for (description, sorts) in [(executing, &IN_FLIGHT), (queued, &IN_QUEUE)] {
-        page.family(&description, Kind::Gauge, &["request_kind"], |samples| {
-            samples.add(&["mutating"], sorts.mutating.most() as f64);
-            samples.add(&["readOnly"], sorts.read_only.most() as f64);
-        });
-    }
 }
 
 /// A body whose size is noted when it was sent, or its client went away.
@@ -572,19 +354,5 @@ mod tests {
         ] {
             assert_eq!(known_root(path), label, "{path}");
         }
-    }
-
-    #[test]
-    fn the_most_of_the_last_second_is_shown() {
-        let sort = Sort::new();
-        sort.begin();
-        sort.begin();
-        sort.end();
-        sort.end();
-        assert_eq!(sort.most(), 2);
-        sort.most
-            .store(u64::from(u32::MAX) << 32 | 7, Ordering::Relaxed);
-        sort.begin();
-        assert_eq!(sort.most(), 1, "another second begins anew");
     }
 }
