@@ -2,14 +2,11 @@
 
 use std::{fs, sync::Arc};
 
-use coracle_metrics::{Description, Kind, Page};
+use coracle_metrics::{Kind, Page};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::plain;
-use crate::{
-    cgroups::Bandwidth,
-    stats::{Measured, Statistics},
-};
+use crate::stats::{Measured, Statistics};
 
 /// Measures now.
 pub fn cadvisor(page: &mut Page, statistics: &Statistics, pods: &[Arc<Pod>]) {
@@ -34,29 +31,40 @@ fn machine(page: &mut Page) {
         read("/sys/class/dmi/id/product_uuid"),
     ];
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    for (description, value) in [
+    for (name, help, value) in [
         (
-            plain(
-                "machine_cpu_cores",
-                "Processors of the machine, counting threads.",
-            ),
+            "machine_cpu_cores",
+            "Processors of the machine, counting threads.",
             cores as f64,
         ),
         (
-            plain(
-                "machine_memory_bytes",
-                "Bytes of memory that the machine has.",
-            ),
+            "machine_memory_bytes",
+            "Bytes of memory that the machine has.",
             crate::stats::machine_memory().unwrap_or(0) as f64,
         ),
     ] {
-        page.family(&description, Kind::Gauge, &labels, |samples| {
+        page.family(&plain(name, help), Kind::Gauge, &labels, |samples| {
             samples.add(&values.each_ref().map(String::as_str), value);
         });
     }
 }
 
 const CONTAINER: [&str; 6] = ["container", "id", "image", "name", "namespace", "pod"];
+
+/// A family: its name, its help, and its figure for those that have one.
+type Shown = (&'static str, &'static str, fn(&Measured) -> Option<f64>);
+
+fn show(page: &mut Page, kind: Kind, measured: &[Measured], families: &[Shown]) {
+    for (name, help, figure) in families {
+        page.family(&plain(name, help), kind, &CONTAINER, |samples| {
+            for of in measured {
+                if let Some(value) = figure(of) {
+                    samples.add(&of.labels(), value);
+                }
+            }
+        });
+    }
+}
 
 fn containers(page: &mut Page, measured: &[Measured]) {
     let cpu = plain(
@@ -81,72 +89,54 @@ fn containers(page: &mut Page, measured: &[Measured]) {
             }
         }
     });
-    type Figure = fn(&Measured) -> Option<f64>;
-    let gauges: [(Description, Figure); 9] = [
+    let gauges: [Shown; 9] = [
         (
-            plain(
-                "container_memory_usage_bytes",
-                "Bytes of memory in use, page cache included.",
-            ),
+            "container_memory_usage_bytes",
+            "Bytes of memory in use, page cache included.",
             |of| Some(of.usage.memory.as_ref()?.usage as f64),
         ),
         (
-            plain(
-                "container_memory_working_set_bytes",
-                "Bytes of memory in use that cannot easily be freed.",
-            ),
+            "container_memory_working_set_bytes",
+            "Bytes of memory in use that cannot easily be freed.",
             |of| Some(of.usage.memory.as_ref()?.working_set as f64),
         ),
         (
-            plain(
-                "container_memory_rss",
-                "Bytes of memory that belong to no file.",
-            ),
+            "container_memory_rss",
+            "Bytes of memory that belong to no file.",
             |of| Some(of.usage.memory.as_ref()?.rss as f64),
         ),
         (
-            plain(
-                "container_memory_cache",
-                "Number of bytes of page cache memory.",
-            ),
+            "container_memory_cache",
+            "Number of bytes of page cache memory.",
             |of| Some(of.usage.memory.as_ref()?.cache as f64),
         ),
         (
-            plain("container_memory_swap", "Container swap usage in bytes."),
+            "container_memory_swap",
+            "Container swap usage in bytes.",
             |of| Some(of.usage.memory.as_ref()?.swap as f64),
         ),
         (
-            plain("container_spec_cpu_period", "CPU period of the container."),
+            "container_spec_cpu_period",
+            "CPU period of the container.",
             |of| Some(of.usage.bandwidth.as_ref()?.period as f64),
         ),
         (
-            plain("container_spec_cpu_quota", "CPU quota of the container."),
+            "container_spec_cpu_quota",
+            "CPU quota of the container.",
             |of| Some(of.usage.bandwidth.as_ref()?.quota as f64),
         ),
         (
-            plain(
-                "container_spec_memory_limit_bytes",
-                "Bytes of memory allowed; 0 without a limit.",
-            ),
+            "container_spec_memory_limit_bytes",
+            "Bytes of memory allowed; 0 without a limit.",
             |of| Some(of.usage.memory.as_ref()?.limit.unwrap_or(0) as f64),
         ),
         (
-            plain(
-                "container_start_time_seconds",
-                "When it was started, in seconds since 1970.",
-            ),
+            "container_start_time_seconds",
+            "When it was started, in seconds since 1970.",
             |of| of.started,
         ),
     ];
-    for (description, figure) in gauges {
-        page.family(&description, Kind::Gauge, &CONTAINER, |samples| {
-            for of in measured {
-                if let Some(value) = figure(of) {
-                    samples.add(&of.labels(), value);
-                }
-            }
-        });
-    }
+    show(page, Kind::Gauge, measured, &gauges);
     let last = plain(
         "container_last_seen",
         "When it was last measured, in seconds since 1970.",
@@ -199,99 +189,68 @@ fn containers(page: &mut Page, measured: &[Measured]) {
 
 /// Of containers and pods whose CPU time is limited.
 fn throttling(page: &mut Page, measured: &[Measured]) {
-    type Figure = fn(&Bandwidth) -> f64;
-    let figures: [(Description, Figure); 3] = [
+    let figures: [Shown; 3] = [
         (
-            plain(
-                "container_cpu_cfs_periods_total",
-                "Number of elapsed enforcement period intervals.",
-            ),
-            |of| of.periods as f64,
+            "container_cpu_cfs_periods_total",
+            "Number of elapsed enforcement period intervals.",
+            |of| Some(of.usage.bandwidth.as_ref()?.periods as f64),
         ),
         (
-            plain(
-                "container_cpu_cfs_throttled_periods_total",
-                "Number of throttled period intervals.",
-            ),
-            |of| of.throttled as f64,
+            "container_cpu_cfs_throttled_periods_total",
+            "Number of throttled period intervals.",
+            |of| Some(of.usage.bandwidth.as_ref()?.throttled as f64),
         ),
         (
-            plain(
-                "container_cpu_cfs_throttled_seconds_total",
-                "Total time duration the container has been throttled.",
-            ),
-            |of| of.throttled_nanos as f64 / 1e9,
+            "container_cpu_cfs_throttled_seconds_total",
+            "Total time duration the container has been throttled.",
+            |of| Some(of.usage.bandwidth.as_ref()?.throttled_nanos as f64 / 1e9),
         ),
     ];
-    for (description, figure) in figures {
-        page.family(&description, Kind::Counter, &CONTAINER, |samples| {
-            for of in measured {
-                if let Some(bandwidth) = &of.usage.bandwidth {
-                    samples.add(&of.labels(), figure(bandwidth));
-                }
-            }
-        });
-    }
+    show(page, Kind::Counter, measured, &figures);
 }
 
 fn networks(page: &mut Page, measured: &[Measured]) {
     use crate::stats::network::Interface;
     type Figure = fn(&Interface) -> u64;
-    let figures: [(Description, Figure); 8] = [
+    let figures: [(&'static str, &'static str, Figure); 8] = [
         (
-            plain(
-                "container_network_receive_bytes_total",
-                "Bytes that came in.",
-            ),
+            "container_network_receive_bytes_total",
+            "Bytes that came in.",
             |of| of.received.bytes,
         ),
         (
-            plain(
-                "container_network_receive_errors_total",
-                "Packets that came in broken.",
-            ),
+            "container_network_receive_errors_total",
+            "Packets that came in broken.",
             |of| of.received.errors,
         ),
         (
-            plain(
-                "container_network_receive_packets_dropped_total",
-                "Packets that came in and were dropped.",
-            ),
+            "container_network_receive_packets_dropped_total",
+            "Packets that came in and were dropped.",
             |of| of.received.dropped,
         ),
         (
-            plain(
-                "container_network_receive_packets_total",
-                "Packets that came in.",
-            ),
+            "container_network_receive_packets_total",
+            "Packets that came in.",
             |of| of.received.packets,
         ),
         (
-            plain(
-                "container_network_transmit_bytes_total",
-                "Bytes that went out.",
-            ),
+            "container_network_transmit_bytes_total",
+            "Bytes that went out.",
             |of| of.sent.bytes,
         ),
         (
-            plain(
-                "container_network_transmit_errors_total",
-                "Packets that failed to go out.",
-            ),
+            "container_network_transmit_errors_total",
+            "Packets that failed to go out.",
             |of| of.sent.errors,
         ),
         (
-            plain(
-                "container_network_transmit_packets_dropped_total",
-                "Packets dropped on their way out.",
-            ),
+            "container_network_transmit_packets_dropped_total",
+            "Packets dropped on their way out.",
             |of| of.sent.dropped,
         ),
         (
-            plain(
-                "container_network_transmit_packets_total",
-                "Packets that went out.",
-            ),
+            "container_network_transmit_packets_total",
+            "Packets that went out.",
             |of| of.sent.packets,
         ),
     ];
@@ -304,8 +263,8 @@ fn networks(page: &mut Page, measured: &[Measured]) {
         "namespace",
         "pod",
     ];
-    for (description, figure) in figures {
-        page.family(&description, Kind::Counter, &labels, |samples| {
+    for (name, help, figure) in figures {
+        page.family(&plain(name, help), Kind::Counter, &labels, |samples| {
             for of in measured {
                 let [container, id, image, name, namespace, pod] = of.labels();
                 for interface in &of.interfaces {
