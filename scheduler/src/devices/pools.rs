@@ -268,12 +268,12 @@ mod tests {
                 { "counterSet": "s", "counters": { "c": counter } }] }] })
         };
         let sets = json!({ "sharedCounters": [{ "name": "s", "counters": { "c": counter } }] });
-        for (what, slices, expected) in [
-            ("its own", vec![slice("a", 1, 1, on("n", "x"))], "Usable x"),
-            ("another's", vec![slice("a", 1, 1, on("m", "x"))], ""),
+        for (what, given, expected) in [
+            ("its own", vec![("a", 1, 1, on("n", "x"))], "Usable x"),
+            ("another's", vec![("a", 1, 1, on("m", "x"))], ""),
             (
                 "for all",
-                vec![slice(
+                vec![(
                     "a",
                     1,
                     1,
@@ -283,7 +283,7 @@ mod tests {
             ),
             (
                 "by label",
-                vec![slice(
+                vec![(
                     "a",
                     1,
                     1,
@@ -294,7 +294,7 @@ mod tests {
             ),
             (
                 "device by device",
-                vec![slice(
+                vec![(
                     "a",
                     1,
                     1,
@@ -305,69 +305,54 @@ mod tests {
             ),
             (
                 "a missing slice",
-                vec![slice("a", 1, 2, on("n", "x"))],
+                vec![("a", 1, 2, on("n", "x"))],
                 "Incomplete ",
             ),
             (
                 "the other slice is elsewhere",
-                vec![
-                    slice("a", 1, 2, on("n", "x")),
-                    slice("b", 1, 2, on("m", "y")),
-                ],
+                vec![("a", 1, 2, on("n", "x")), ("b", 1, 2, on("m", "y"))],
                 "Usable x",
             ),
             (
                 "by name",
-                vec![
-                    slice("b", 1, 2, on("n", "x")),
-                    slice("a", 1, 2, on("n", "y")),
-                ],
+                vec![("b", 1, 2, on("n", "x")), ("a", 1, 2, on("n", "y"))],
                 "Usable y,x",
             ),
             (
                 "the newest",
-                vec![
-                    slice("a", 1, 1, on("n", "x")),
-                    slice("b", 2, 1, on("n", "y")),
-                ],
+                vec![("a", 1, 1, on("n", "x")), ("b", 2, 1, on("n", "y"))],
                 "Usable y",
             ),
             (
                 "out of date",
-                vec![
-                    slice("a", 1, 2, on("n", "x")),
-                    slice("b", 2, 1, on("m", "y")),
-                ],
+                vec![("a", 1, 2, on("n", "x")), ("b", 2, 1, on("m", "y"))],
                 "",
             ),
             (
                 "twice the same",
-                vec![
-                    slice("a", 1, 2, on("n", "x")),
-                    slice("b", 1, 2, on("n", "x")),
-                ],
+                vec![("a", 1, 2, on("n", "x")), ("b", 1, 2, on("n", "x"))],
                 "Invalid ",
             ),
             (
                 "counters",
-                vec![
-                    slice("a", 1, 2, sets.clone()),
-                    slice("b", 1, 2, takes("x", &counter)),
-                ],
+                vec![("a", 1, 2, sets.clone()), ("b", 1, 2, takes("x", &counter))],
                 "Usable x",
             ),
             (
                 "no such counter",
-                vec![slice("b", 1, 1, takes("x", &counter))],
+                vec![("b", 1, 1, takes("x", &counter))],
                 "Invalid ",
             ),
             (
                 "a set twice",
-                vec![slice("a", 1, 2, sets.clone()), slice("b", 1, 2, sets)],
+                vec![("a", 1, 2, sets.clone()), ("b", 1, 2, sets)],
                 "Invalid ",
             ),
         ] {
-            let slices: Vec<_> = slices.into_iter().map(Arc::new).collect();
+            let slices = given.into_iter().map(|(name, generation, count, more)| {
+                Arc::new(slice(name, generation, count, more))
+            });
+            let slices: Vec<_> = slices.collect();
             assert_eq!(seen(&slices), expected, "{what}");
         }
     }
