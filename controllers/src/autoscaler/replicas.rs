@@ -388,5 +388,4 @@ fn request(pod: &Pod, wanted: Option<&str>, resource: &str) -> Result<i64, Strin
 }
 
 #[cfg(test)]
-#[path = "replicas_tests.rs"]
 mod tests;
