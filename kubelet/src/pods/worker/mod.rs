@@ -5,6 +5,7 @@
 //! none does any more, then [`Stage::Terminated`] until nothing is left on the node. The status is
 //! derived anew from what is observed whenever that changes.
 
+mod clear;
 mod end;
 mod kill;
 mod resize;
