@@ -2,14 +2,18 @@
 //!
 //! Enter at [`schedule`]. It reads the cluster and changes nothing.
 
-use std::{borrow::Cow, collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Instant};
+mod diagnosis;
+mod filters;
 
-use coracle_metrics::Tally;
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::Instant};
+
+pub(crate) use diagnosis::Diagnosis;
+pub(crate) use filters::Filters;
 
 use crate::{
     cluster::Cluster,
     devices::binding::Plan,
-    framework::{Filter, Listed, PostFilter, Prepared, Rejection},
+    framework::{Listed, PostFilter, Prepared, Rejection},
     metrics::Point,
     node::NodeInfo,
     plugins::dynamic_resources,
@@ -73,139 +77,6 @@ impl Turn {
         random ^= random << 17;
         self.random = random;
         (random >> 11) as usize % bound.max(1)
-    }
-}
-
-/// The filters of the plugins that have something to say on a pod.
-pub(crate) struct Filters(Vec<Counted>);
-
-/// A filter, and how often it was asked.
-struct Counted {
-    filter: Box<dyn Filter>,
-    asked: Tally,
-}
-
-impl Filters {
-    pub fn check(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        self.0.iter().try_for_each(|counted| {
-            counted.asked.inc();
-            counted.filter.check(node)
-        })
-    }
-
-    pub fn pod_added(&mut self, pod: &PodInfo, node: &NodeInfo) {
-        for counted in &mut self.0 {
-            counted.filter.pod_added(pod, node);
-        }
-    }
-
-    pub fn pod_removed(&mut self, pod: &PodInfo, node: &NodeInfo) {
-        for counted in &mut self.0 {
-            counted.filter.pod_removed(pod, node);
-        }
-    }
-
-    fn devices_on(&self, node: &str) -> Plan {
-        let mut plans = self.all().filter_map(|filter| filter.devices_on(node));
-        plans.next().unwrap_or_default()
-    }
-
-    pub fn duplicate(&self) -> Filters {
-        let duplicate = |counted: &Counted| Counted {
-            filter: counted.filter.duplicate(),
-            asked: counted.asked.another(),
-        };
-        Filters(self.0.iter().map(duplicate).collect())
-    }
-
-    fn all(&self) -> impl Iterator<Item = &dyn Filter> {
-        self.0.iter().map(|counted| &*counted.filter)
-    }
-
-    fn add(&mut self, filter: Box<dyn Filter>, of: &Listed) {
-        let asked = of.evaluated.tally(Point::Filter);
-        self.0.push(Counted { filter, asked });
-    }
-
-    /// As [`Filters::check`], and leaves the room that pods of at least the same priority were
-    /// promised by preemption.
-    pub fn check_with_nominated(
-        &self,
-        pod: &PodInfo,
-        node: &NodeInfo,
-        cluster: &Cluster<'_>,
-    ) -> Result<(), Rejection> {
-        let promised: Vec<&Arc<PodInfo>> = cluster
-            .nominator
-            .on(&node.name)
-            .iter()
-            .filter(|other| other.priority >= pod.priority && other.key != pod.key)
-            .collect();
-        if !promised.is_empty() {
-            let (mut filters, mut node) = (self.duplicate(), node.clone());
-            for other in promised {
-                node.add_pod(other.clone());
-                filters.pod_added(other, &node);
-            }
-            filters.check(&node)?;
-        }
-        // Without them too: the pod may not depend on pods that are not there yet.
-        self.check(node)
-    }
-}
-
-/// Which nodes cannot run the pod, and why.
-#[derive(Debug, Default)]
-pub(crate) struct Diagnosis {
-    /// By index in the cache.
-    pub rejected: BTreeMap<usize, Rejection>,
-    /// Why every node that is not in `rejected` was out of the question.
-    pub others: Option<Rejection>,
-    /// The rejection came before single nodes were looked at.
-    pub at_once: bool,
-}
-
-impl Diagnosis {
-    /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
-    pub fn message(&self, nodes: usize) -> String {
-        let mut message = format!("0/{nodes} nodes are available:");
-        if self.at_once {
-            let reasons = self
-                .others
-                .as_ref()
-                .map(|rejection| rejection.reasons.join(", "));
-            return format!("{message} {}.", reasons.unwrap_or_default());
-        }
-        let mut histogram: BTreeMap<&str, usize> = BTreeMap::new();
-        for rejection in self.rejected.values() {
-            for reason in &rejection.reasons {
-                *histogram.entry(reason).or_default() += 1;
-            }
-        }
-        let missing = nodes.saturating_sub(self.rejected.len());
-        if let (Some(others), 1..) = (&self.others, missing) {
-            for reason in &others.reasons {
-                *histogram.entry(reason).or_default() += missing;
-            }
-        }
-        let mut lines: Vec<String> = histogram
-            .into_iter()
-            .map(|(reason, count)| format!("{count} {reason}"))
-            .collect();
-        // Upstream sorts the finished texts, so 10 comes before 2.
-        lines.sort_unstable();
-        if !lines.is_empty() {
-            message.push_str(&format!(" {}.", lines.join(", ")));
-        }
-        message
-    }
-
-    fn rejectors(&self) -> BTreeSet<&'static str> {
-        self.rejected
-            .values()
-            .chain(&self.others)
-            .map(|rejection| rejection.plugin)
-            .collect()
     }
 }
 
@@ -290,7 +161,7 @@ fn prepare(
     cluster: &Cluster<'_>,
     plugins: &[Listed],
 ) -> (Filters, Option<Only>, Option<Rejection>) {
-    let mut filters = Filters(Vec::with_capacity(plugins.len()));
+    let mut filters = Filters::default();
     let mut only: Option<Only> = None;
     for plugin in plugins {
         let prepared = plugin.prepare(pod, cluster);
