@@ -3,13 +3,14 @@
 //! Enter at [`run`]. Which volume a claim gets is decided in [`coracle_api::claims`]. A volume says
 //! first that it is the claim's, then the claim that it has the volume ([`binding`]); each step is
 //! repeated until both stand. [`waiting`] is about claims that have none yet, [`release`] about
-//! volumes. Upstream: `pkg/controller/volume/persistentvolume`.
+//! volumes, [`reclaim`] about what those are deleted or emptied with. Upstream: `pkg/controller/volume/persistentvolume`.
 
 mod binding;
+mod reclaim;
 mod release;
 mod waiting;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use coracle_api::claims::BIND_COMPLETED;
 use coracle_client::{EventRecorder, EventType, Informer, Queue};
@@ -31,6 +32,8 @@ use crate::{
 };
 
 const NAME: &str = "persistentvolume-controller";
+/// Between two looks at what waits: events tell of it for as long as it does.
+const PERIOD: Duration = Duration::from_secs(15);
 
 /// What there is to look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +70,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         claims: context.objects(),
         volumes: context.objects(),
         classes: context.informers.get(),
-        pods: context.informers.get(),
+        pods: context.objects(),
         recorder: context.recorder(NAME),
         queue: Queue::named("claims"),
     };
@@ -78,7 +81,7 @@ struct Binder {
     claims: Objects<PersistentVolumeClaim>,
     volumes: Objects<PersistentVolume>,
     classes: Informer<StorageClass>,
-    pods: Informer<Pod>,
+    pods: Objects<Pod>,
     recorder: EventRecorder,
     queue: Queue<Item>,
 }
@@ -104,15 +107,25 @@ impl Binder {
                     self.queue_waiting();
                 }
             }
-            Seen::Deleted(volume) => self.queue_claim_of(&volume),
+            Seen::Deleted(volume) => {
+                self.queue_claim_of(&volume);
+                self.queue.add(Item::volume(volume.name_any()));
+            }
             Seen::Lagged => self.queue_waiting(),
         });
         let classes = changes::each(&self.classes, |_| self.queue_waiting());
+        let pods = changes::each(&self.pods.cache, |seen| {
+            if let Seen::Applied { new: pod, .. } | Seen::Deleted(pod) = seen
+                && let Some(volume) = reclaim::recycled_by(&pod)
+            {
+                self.queue.add(Item::volume(volume));
+            }
+        });
         let workers = async {
             self.claims.cache.synced().await;
             self.volumes.cache.synced().await;
             self.classes.synced().await;
-            self.pods.synced().await;
+            self.pods.cache.synced().await;
             // One after the other: two claims must not get the same volume.
             work::work(NAME, &self.queue, 1, &shutdown, |item| self.sync(item)).await;
         };
@@ -120,6 +133,7 @@ impl Binder {
             () = claims => {}
             () = volumes => {}
             () = classes => {}
+            () = pods => {}
             () = workers => {}
             () = shutdown.cancelled() => {}
         }
@@ -160,16 +174,25 @@ impl Binder {
                         self.bound(&claim).await?;
                     } else {
                         self.unbound(&claim).await?;
+                        return Ok(self.again(&namespace, &name));
                     }
                 }
+                Ok(Done::Settled)
             }
-            Item::Volume { name } => {
-                if let Some(volume) = self.volumes.get("", &name) {
-                    self.volume(&volume).await?;
-                }
-            }
+            Item::Volume { name } => match self.volumes.get("", &name) {
+                Some(volume) => self.volume(&volume).await,
+                None => self.stop_recycler(&name).await,
+            },
         }
-        Ok(Done::Settled)
+    }
+
+    /// A claim that has no volume still is looked at again.
+    fn again(&self, namespace: &str, name: &str) -> Done {
+        let claim = self.claims.get(namespace, name);
+        match claim.filter(|claim| !has(&claim.metadata, BIND_COMPLETED)) {
+            Some(_) => Done::Again(PERIOD),
+            None => Done::Settled,
+        }
     }
 
     fn tell(&self, claim: &PersistentVolumeClaim, type_: EventType, reason: &str, message: String) {

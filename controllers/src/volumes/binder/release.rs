@@ -5,35 +5,64 @@ use std::sync::Arc;
 use coracle_api::claims::{self as matching, PROVISIONED_BY};
 use coracle_client::EventType;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
-use kube::ResourceExt as _;
+use kube::{ResourceExt as _, api::DeleteParams};
 
 use super::{
-    Binder, Item,
+    Binder, Item, PERIOD,
     binding::{claim_ref, has, unbound_volume, volume_name, volume_phase},
+    reclaim::{self, Recycling},
 };
-use crate::Error;
+use crate::{Error, work::Done};
 
 impl Binder {
-    pub(super) async fn volume(&self, volume: &PersistentVolume) -> Result<(), Error> {
+    pub(super) async fn volume(&self, volume: &PersistentVolume) -> Result<Done, Error> {
         let Some(reference) = claim_ref(volume) else {
-            return self.write_volume_phase(volume, "Available", None).await;
+            self.write_volume_phase(volume, "Available", None).await?;
+            return Ok(Done::Settled);
         };
         if reference.uid.as_deref().unwrap_or_default().is_empty() {
             self.queue_claim_of(volume);
-            return self.write_volume_phase(volume, "Available", None).await;
+            self.write_volume_phase(volume, "Available", None).await?;
+            return Ok(Done::Settled);
         }
         let Some(claim) = self.claim_behind(reference).await? else {
-            if !matches!(volume_phase(volume), "Released" | "Failed") {
-                self.write_volume_phase(volume, "Released", None).await?;
-            }
-            return self.reclaim(volume).await;
+            return self.release(volume).await;
         };
-        let name = volume_name(&claim);
+        if has(&volume.metadata, PROVISIONED_BY)
+            && policy(volume) == "Delete"
+            && !["", &volume.name_any()].contains(&volume_name(&claim))
+        {
+            return self.release(volume).await;
+        }
+        self.keep(volume, &claim).await?;
+        Ok(Done::Settled)
+    }
+
+    /// The claim has gone, or has another volume.
+    async fn release(&self, volume: &PersistentVolume) -> Result<Done, Error> {
+        if matches!(volume_phase(volume), "Released" | "Failed") {
+            return self.reclaim(volume).await;
+        }
+        self.write_volume_phase(volume, "Released", None).await?;
+        let name = volume.name_any();
+        let released = self.volumes.get("", &name);
+        match released.filter(|released| released.metadata.uid == volume.metadata.uid) {
+            Some(released) => self.reclaim(&released).await,
+            None => Ok(Done::Settled),
+        }
+    }
+
+    async fn keep(
+        &self,
+        volume: &PersistentVolume,
+        claim: &PersistentVolumeClaim,
+    ) -> Result<(), Error> {
+        let name = volume_name(claim);
         if name == volume.name_any() {
             return self.write_volume_phase(volume, "Bound", None).await;
         }
         if name.is_empty() {
-            if matching::modes_differ(volume, &claim) {
+            if matching::modes_differ(volume, claim) {
                 let type_ = EventType::Warning;
                 let why = "due to incompatible volumeMode.";
                 let message = format!(
@@ -45,19 +74,18 @@ impl Binder {
                     "Cannot bind PersistentVolume {:?} to requested PersistentVolumeClaim {why}",
                     volume.name_any()
                 );
-                self.tell(&claim, type_, "VolumeMismatch", message);
+                self.tell(claim, type_, "VolumeMismatch", message);
             } else {
-                self.queue.add(Item::claim(&claim));
+                self.queue.add(Item::claim(claim));
             }
             return Ok(());
         }
         // The claim has another volume.
-        if has(&volume.metadata, PROVISIONED_BY) && policy(volume) == "Delete" {
-            if !matches!(volume_phase(volume), "Released" | "Failed") {
-                self.write_volume_phase(volume, "Released", None).await?;
-            }
-            return self.reclaim(volume).await;
-        }
+        self.offer(volume).await
+    }
+
+    /// Takes the volume back from its claim.
+    async fn offer(&self, volume: &PersistentVolume) -> Result<(), Error> {
         let next = self.volumes.replace(&unbound_volume(volume)).await?;
         self.write_volume_phase(&next, "Available", None).await
     }
@@ -81,29 +109,117 @@ impl Binder {
     }
 
     /// Does with a volume whose claim has gone what its policy says.
-    async fn reclaim(&self, volume: &PersistentVolume) -> Result<(), Error> {
-        let failed = match policy(volume) {
-            "Retain" => return Ok(()),
-            "Delete" if is_deleted_elsewhere(volume) => return Ok(()),
-            "Delete" => (
-                "VolumeFailedDelete",
-                format!(
-                    "error getting deleter volume plugin for volume {:?}: no deletable volume \
-                     plugin matched",
-                    volume.name_any()
-                ),
-            ),
-            "Recycle" => (
-                "VolumeFailedRecycle",
-                "No recycler plugin found for the volume!".to_owned(),
-            ),
-            _ => (
-                "VolumeUnknownReclaimPolicy",
-                "Volume has unrecognized PersistentVolumeReclaimPolicy".to_owned(),
-            ),
+    async fn reclaim(&self, volume: &PersistentVolume) -> Result<Done, Error> {
+        match policy(volume) {
+            "Retain" => Ok(Done::Settled),
+            "Delete" if is_deleted_elsewhere(volume) => Ok(Done::Settled),
+            "Delete" => self.delete(volume).await,
+            "Recycle" => self.recycle(volume).await,
+            _ => {
+                let message = "Volume has unrecognized PersistentVolumeReclaimPolicy";
+                self.fail(volume, "VolumeUnknownReclaimPolicy", message)
+                    .await
+            }
+        }
+    }
+
+    async fn fail(
+        &self,
+        volume: &PersistentVolume,
+        reason: &str,
+        message: &str,
+    ) -> Result<Done, Error> {
+        self.write_volume_phase(volume, "Failed", Some((reason, message)))
+            .await?;
+        Ok(Done::Settled)
+    }
+
+    async fn delete(&self, volume: &PersistentVolume) -> Result<Done, Error> {
+        let reason = "VolumeFailedDelete";
+        let path = match reclaim::deletable(volume) {
+            Some(Ok(path)) => path.to_owned(),
+            Some(Err(why)) => return self.fail(volume, reason, &why).await,
+            None => {
+                let name = volume.name_any();
+                let why = format!(
+                    "error getting deleter volume plugin for volume {name:?}: no deletable volume \
+                     plugin matched"
+                );
+                return self.fail(volume, reason, &why).await;
+            }
         };
-        let event = Some((failed.0, failed.1.as_str()));
-        self.write_volume_phase(volume, "Failed", event).await
+        let deleted = tokio::task::spawn_blocking(move || reclaim::delete(&path)).await;
+        let why = match deleted {
+            Ok(Ok(())) => {
+                self.volumes.delete(volume, DeleteParams::default()).await?;
+                return Ok(Done::Settled);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.fail(volume, reason, &why).await?;
+        Ok(Done::Again(PERIOD))
+    }
+
+    /// A pod empties the volume, then it is offered again.
+    async fn recycle(&self, volume: &PersistentVolume) -> Result<Done, Error> {
+        let reason = "VolumeFailedRecycle";
+        let Some(recycler) = reclaim::recycler(volume) else {
+            let message = "No recycler plugin found for the volume!";
+            return self.fail(volume, reason, message).await;
+        };
+        let pod = self.pods.get(reclaim::NAMESPACE, &recycler.name_any());
+        match reclaim::look(pod, self.users(volume)) {
+            Recycling::Due => {
+                self.pods.create(&recycler).await?;
+                Ok(Done::Settled)
+            }
+            Recycling::Running => Ok(Done::Settled),
+            Recycling::Used(pods) => {
+                let message = format!("Volume is used by pods: {}", pods.join(","));
+                self.recorder.on(volume, EventType::Normal, reason, message);
+                Ok(Done::Again(PERIOD))
+            }
+            Recycling::Done(pod) => {
+                // Were the volume offered first, this pod could be taken for the next one's.
+                self.pods.delete(&pod, DeleteParams::default()).await?;
+                let message = "Volume recycled";
+                self.recorder
+                    .on(volume, EventType::Normal, "VolumeRecycled", message);
+                self.offer(volume).await?;
+                Ok(Done::Settled)
+            }
+            Recycling::Failed(pod, why) => {
+                let message = format!("Recycle failed: failed to recycle volume: {why}");
+                self.fail(volume, reason, &message).await?;
+                self.pods.delete(&pod, DeleteParams::default()).await?;
+                Ok(Done::Again(PERIOD))
+            }
+        }
+    }
+
+    /// The pods that keep the volume from being recycled. Those of a new claim of the name do not:
+    /// it has another volume.
+    fn users(&self, volume: &PersistentVolume) -> Vec<String> {
+        let reference = claim_ref(volume);
+        let namespace = reference.and_then(|reference| reference.namespace.as_deref());
+        let name = reference.and_then(|reference| reference.name.as_deref());
+        let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+        if self.claims.get(namespace, name).is_some() {
+            return Vec::new();
+        }
+        reclaim::users(volume, &self.pods.cache.list_namespace(namespace))
+    }
+
+    /// The volume is gone while it was being emptied.
+    pub(super) async fn stop_recycler(&self, volume: &str) -> Result<Done, Error> {
+        let name = reclaim::recycler_name(volume);
+        if let Some(pod) = self.pods.get(reclaim::NAMESPACE, &name)
+            && pod.metadata.deletion_timestamp.is_none()
+        {
+            self.pods.delete(&pod, DeleteParams::default()).await?;
+        }
+        Ok(Done::Settled)
     }
 }
 

@@ -116,7 +116,7 @@ impl Binder {
     fn tell_delay(&self, claim: &PersistentVolumeClaim) {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let name = claim.metadata.name.as_deref();
-        let mut waiting = self.pods.list_namespace(namespace);
+        let mut waiting = self.pods.cache.list_namespace(namespace);
         waiting.retain(|pod| {
             pods::node_name(pod).is_empty()
                 && !pods::is_terminal(pod)
