@@ -10,7 +10,11 @@ mod reclaim;
 mod release;
 mod waiting;
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use coracle_api::claims::BIND_COMPLETED;
 use coracle_client::{EventRecorder, EventType, Informer, Queue};
@@ -19,6 +23,7 @@ use k8s_openapi::api::{
     storage::v1::StorageClass,
 };
 use kube::ResourceExt as _;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::binding::{
@@ -73,6 +78,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) -> Result
         pods: context.objects(),
         recorder: context.recorder(NAME),
         queue: Queue::named("claims"),
+        failed: Mutex::default(),
     };
     binder.run(shutdown).await
 }
@@ -84,6 +90,8 @@ struct Binder {
     pods: Objects<Pod>,
     recorder: EventRecorder,
     queue: Queue<Item>,
+    /// When volumes could not be emptied the last time.
+    failed: Mutex<HashMap<String, Instant>>,
 }
 
 impl Binder {

@@ -1,6 +1,9 @@
 //! Volumes: whose they are, and what becomes of those whose claims have gone.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use coracle_api::claims::{self as matching, PROVISIONED_BY};
 use coracle_client::EventType;
@@ -171,6 +174,13 @@ impl Binder {
         let pod = self.pods.get(reclaim::NAMESPACE, &recycler.name_any());
         match reclaim::look(pod, self.users(volume)) {
             Recycling::Due => {
+                let failed = self.failed.lock().get(&volume.name_any()).copied();
+                let wait = failed.map_or(Duration::ZERO, |failed| {
+                    PERIOD.saturating_sub(failed.elapsed())
+                });
+                if !wait.is_zero() {
+                    return Ok(Done::Again(wait));
+                }
                 self.pods.create(&recycler).await?;
                 Ok(Done::Settled)
             }
@@ -183,6 +193,7 @@ impl Binder {
             Recycling::Done(pod) => {
                 // Were the volume offered first, this pod could be taken for the next one's.
                 self.pods.delete(&pod, DeleteParams::default()).await?;
+                self.failed.lock().remove(&volume.name_any());
                 let message = "Volume recycled";
                 self.recorder
                     .on(volume, EventType::Normal, "VolumeRecycled", message);
@@ -192,6 +203,7 @@ impl Binder {
             Recycling::Failed(pod, why) => {
                 let message = format!("Recycle failed: failed to recycle volume: {why}");
                 self.fail(volume, reason, &message).await?;
+                self.failed.lock().insert(volume.name_any(), Instant::now());
                 self.pods.delete(&pod, DeleteParams::default()).await?;
                 Ok(Done::Again(PERIOD))
             }
@@ -213,6 +225,7 @@ impl Binder {
 
     /// The volume is gone while it was being emptied.
     pub(super) async fn stop_recycler(&self, volume: &str) -> Result<Done, Error> {
+        self.failed.lock().remove(volume);
         let name = reclaim::recycler_name(volume);
         if let Some(pod) = self.pods.get(reclaim::NAMESPACE, &name)
             && pod.metadata.deletion_timestamp.is_none()
