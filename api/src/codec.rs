@@ -1,3 +1,4 @@
 //! The encodings of objects beside JSON.
 
 pub mod protobuf;
+pub mod stored;

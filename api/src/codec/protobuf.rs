@@ -74,14 +74,47 @@ pub fn to_json(bytes: &[u8], api_version: &str, kind: &str) -> Result<Vec<u8>, P
     Ok(json)
 }
 
+/// An encoded object as JSON of that version and kind, whatever its envelope says. The two
+/// versions must have the same messages.
+///
+/// # Errors
+/// As [`to_json`].
+pub fn to_json_as(bytes: &[u8], api_version: &str, kind: &str) -> Result<Vec<u8>, ProtobufError> {
+    let mut json = Vec::with_capacity(bytes.len() * 2);
+    let mut unknown = envelope_of(bytes)?;
+    unknown.api_version.clear();
+    unknown.kind.clear();
+    write_unknown(unknown, api_version, kind, &mut json)?;
+    Ok(json)
+}
+
+/// The version and the kind of an encoded object.
+///
+/// # Errors
+/// When the bytes are no encoded object.
+pub fn kind_of(bytes: &[u8]) -> Result<(String, String), ProtobufError> {
+    envelope_of(bytes).map(|unknown| (unknown.api_version, unknown.kind))
+}
+
+fn envelope_of(bytes: &[u8]) -> Result<decode::Envelope<'_>, ProtobufError> {
+    decode::envelope(bytes.strip_prefix(&MAGIC).ok_or(ProtobufError::NoMagic)?)
+}
+
 fn write_json(
     bytes: &[u8],
     api_version: &str,
     kind: &str,
     json: &mut Vec<u8>,
 ) -> Result<(), ProtobufError> {
-    let envelope = bytes.strip_prefix(&MAGIC).ok_or(ProtobufError::NoMagic)?;
-    let unknown = decode::envelope(envelope)?;
+    write_unknown(envelope_of(bytes)?, api_version, kind, json)
+}
+
+fn write_unknown(
+    unknown: decode::Envelope<'_>,
+    api_version: &str,
+    kind: &str,
+    json: &mut Vec<u8>,
+) -> Result<(), ProtobufError> {
     let or = |text: String, default: &str| {
         if text.is_empty() {
             default.to_owned()

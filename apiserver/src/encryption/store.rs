@@ -1,13 +1,13 @@
 //! The store that encrypts what is written and decrypts what is read.
 //!
-//! What an upstream API server has left in the same etcd is protobuf. It is read as the JSON that
-//! would be written here, and stays as it is until something writes the object again.
+//! What an upstream API server has left in the same etcd is mostly protobuf. It is read as the
+//! JSON that would be written here, and stays as it is until something writes the object again.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use coracle_api::codec::protobuf;
+use coracle_api::codec::stored;
 use coracle_store::{
     Compare, Error, Event, KeyValue, Listing, Revision, Store, Transaction, Unreadable, Watch,
     WatchBatch, Write, Written,
@@ -205,11 +205,8 @@ impl Inner {
 fn read(rules: &Rules, item: &KeyValue) -> Result<Bytes, String> {
     let opened = rules.open(&item.key, &item.value)?;
     let plain = opened.plain.unwrap_or_else(|| item.value.clone());
-    if !plain.starts_with(&protobuf::MAGIC) {
-        return Ok(plain);
-    }
-    match protobuf::to_json(&plain, "", "") {
-        Ok(json) => Ok(json.into()),
+    match stored::canonical(&plain) {
+        Ok(canonical) => Ok(canonical.map_or(plain, Bytes::from)),
         Err(error) => Err(error.to_string()),
     }
 }
