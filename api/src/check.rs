@@ -281,7 +281,12 @@ pub fn positive_quantity(quantity: &Quantity, path: &Path, errors: &mut ErrorLis
 /// A field that an update may not change.
 pub fn immutable<T: PartialEq + Serialize>(new: &T, old: &T, path: &Path, errors: &mut ErrorList) {
     if new != old {
-        errors.push(path.invalid(value_of(new), IMMUTABLE));
+        let mut value = value_of(new);
+        // What upstream has a pointer for, and is no option here, is empty when it is absent.
+        if value.as_object().is_some_and(serde_json::Map::is_empty) {
+            value = Value::Null;
+        }
+        errors.push(path.invalid(value, IMMUTABLE));
     }
 }
 

@@ -4,11 +4,13 @@
 //! Upstream: `k8s.io/apimachinery/pkg/api/validation/objectmeta.go`,
 //! `pkg/apis/meta/v1/validation`, and `k8s.io/apiserver/pkg/registry/rest`.
 
+mod kinds;
 mod options;
 mod validate;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+pub use kinds::{validate_changed, validate_created};
 pub use options::{
     validate_create_options, validate_delete_options, validate_field_manager,
     validate_forced_delete_options, validate_patch_options,

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::{
-    check, decode,
+    decode,
     field::ErrorList,
     object::{Object, Typed},
     table,
@@ -99,8 +99,10 @@ pub enum StatusMeta {
     Take,
     /// All but the labels.
     KeepLabels,
-    /// Only `managedFields`.
+    /// Only `managedFields`, and what is wrong is still noticed.
     Keep,
+    /// Only `managedFields`, and nothing else is looked at.
+    KeepAll,
 }
 
 /// The [`Shape`] of a kind: `shape!(generation: spec, status)`, `shape!(status,
@@ -343,11 +345,7 @@ impl<T: Behaviour> Strategy for Builtin<T> {
     }
 
     fn validate_create(&self, object: &dyn Object) -> ErrorList {
-        let object = typed::<T>(object);
-        let mut errors = ErrorList::new();
-        check::finalizers(object.metadata(), &mut errors);
-        errors.extend(object.validate());
-        errors
+        typed::<T>(object).validate()
     }
 
     fn validate_update(
@@ -357,13 +355,10 @@ impl<T: Behaviour> Strategy for Builtin<T> {
         subresource: Option<Subresource>,
     ) -> ErrorList {
         let (new, old) = (typed::<T>(new), typed::<T>(old));
-        let mut errors = ErrorList::new();
-        check::finalizers(new.metadata(), &mut errors);
-        errors.extend(match subresource {
+        match subresource {
             Some(subresource) => new.validate_subresource(old, subresource),
             None => new.validate_update(old),
-        });
-        errors
+        }
     }
 
     fn generation_changed(&self, new: &dyn Object, old: &dyn Object) -> Option<bool> {
@@ -417,6 +412,11 @@ fn take_status<T: Typed>(new: &mut T, old: &T, status: &StatusPart<T>) {
         StatusMeta::Take => {}
         StatusMeta::KeepLabels => meta.labels.clone_from(&old.metadata().labels),
         StatusMeta::Keep => keep_meta_for_status(&mut meta, old.metadata()),
+        StatusMeta::KeepAll => {
+            let managed_fields = meta.managed_fields.take();
+            meta.clone_from(old.metadata());
+            meta.managed_fields = managed_fields;
+        }
     }
     *new.metadata_mut() = meta;
 }

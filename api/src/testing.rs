@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    field::{ErrorList, Path},
+    field::ErrorList,
     kinds::{self, Storage},
     meta,
     object::Object,
@@ -123,9 +123,7 @@ fn run_cases<T: Behaviour>(cases: &Cases, failures: &mut Failures) {
         if let Some(kind) =
             kind.filter(|kind| sets_metadata && !matches!(kind.storage, Storage::Virtual))
         {
-            let path = Path::new("metadata");
-            let meta = object.meta();
-            errors = meta::validate(meta, kind.namespaced, kind.name_rule, &path);
+            errors = meta::validate_created(kind, object.meta());
         }
         errors.extend(strategy.validate_create(object.as_ref()));
         failures.compare(&errors, &case.errors, &case.set);

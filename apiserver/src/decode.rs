@@ -96,7 +96,8 @@ pub fn object(
         FieldValidation::Strict => {
             problems.splice(0..0, document.strict_error());
             if !problems.is_empty() {
-                return Err(cannot_be_handled(kind, &declared, &strict(&problems)));
+                let why = strict(&problems);
+                return Err(cannot_be_handled(kind, &declared, &kind.version, &why));
             }
         }
         FieldValidation::Ignore => {}
@@ -141,12 +142,16 @@ pub fn patched(
         };
         ApiError::invalid("", "", "", &vec![Path::new("patch").invalid(sent, why)])
     };
+    // Without a version upstream reads an object of its own types, which have no field that JSON
+    // names: nothing is left of it, not even the name.
+    let unversioned = strategic.is_none() && without_version(kind, json, &mut problems);
+    let json = if unversioned { b"{}" } else { json };
     let decoded = tolerant(kind, json, json, &mut problems);
     let (object, _) = decoded.map_err(|refused| {
-        let why = refused.why.filter(|_| strategic.is_some());
-        invalid(match why {
-            Some(why) => for_maps(&why),
-            None => refused.error.to_string(),
+        invalid(match refused.why {
+            Why::Mismatch(why) if strategic.is_some() => for_maps(&why),
+            Why::Mismatch(why) => why.to_string(),
+            Why::Other(why) => why,
         })
     })?;
     match validation {
@@ -161,9 +166,26 @@ pub fn patched(
     }
 }
 
+/// Whether a built-in object says no version. Then all else that it says is unknown.
+fn without_version(kind: &Expected, json: &[u8], problems: &mut Vec<String>) -> bool {
+    let versioned =
+        !matches!(type_meta::read(json), Ok(declared) if declared.api_version.is_empty());
+    if versioned || kinds::body(&kind.group, &kind.version, &kind.kind).is_none() {
+        return false;
+    }
+    let members: Map<String, Value> = serde_json::from_slice(json).unwrap_or_default();
+    let unknown = members
+        .keys()
+        .filter(|name| !matches!(name.as_str(), "apiVersion" | "kind"));
+    problems.extend(unknown.map(|name| format!("unknown field {name:?}")));
+    true
+}
+
 /// Why a map in memory is not of its type: upstream says that otherwise than of JSON.
 pub fn for_maps(why: &DecodeError) -> String {
     match why {
+        // Times and the like read themselves from JSON, wherever they stand.
+        DecodeError::Mismatch(mismatch) if mismatch.target == "value" => mismatch.to_string(),
         DecodeError::Mismatch(mismatch) => go::for_maps(mismatch),
         DecodeError::Other(why) if why.starts_with("illegal base64") => {
             format!("error decoding from json: {why}")
@@ -178,14 +200,31 @@ fn strict(problems: &[String]) -> String {
 
 /// Why a body is refused.
 struct Refused {
+    /// As it is told of a body.
     error: ApiError,
-    /// What of it does not fit, when it is of the right kind.
-    why: Option<DecodeError>,
+    /// As it is told of what a patch has made.
+    why: Why,
 }
 
-impl From<ApiError> for Refused {
-    fn from(error: ApiError) -> Self {
-        Refused { error, why: None }
+enum Why {
+    /// It is of the right kind, but something in it does not fit.
+    Mismatch(DecodeError),
+    Other(String),
+}
+
+impl Refused {
+    fn cannot_be_handled(kind: &Expected, declared: &str, version: &str, why: String) -> Self {
+        Refused {
+            error: cannot_be_handled(kind, declared, version, &why),
+            why: Why::Other(why),
+        }
+    }
+
+    fn unrecognized(kind: &Expected, sent: &[u8], why: String) -> Self {
+        Refused {
+            error: unrecognized(kind, sent, &why),
+            why: Why::Other(why),
+        }
     }
 }
 
@@ -209,8 +248,8 @@ fn tolerant(
         .strategy
         .decode(json, problems)
         .map_err(|error| Refused {
-            error: cannot_be_handled(kind, &declared, &error.to_string()),
-            why: Some(error),
+            error: cannot_be_handled(kind, &declared, &kind.version, &error.to_string()),
+            why: Why::Mismatch(error),
         })?;
     kind.strategy.default_fields(&mut *object);
     Ok((object, declared))
@@ -231,15 +270,15 @@ fn in_version<'j>(kind: &Expected, json: &'j [u8]) -> Cow<'j, [u8]> {
 
 /// Checks that the object is of the version and kind of the URL, and returns the kind that it
 /// says it is, or that of the URL.
-fn check_type(kind: &Expected, json: &[u8], sent: &[u8]) -> Result<String, ApiError> {
+fn check_type(kind: &Expected, json: &[u8], sent: &[u8]) -> Result<String, Refused> {
     let declared = type_meta::read(json).map_err(|error| {
         let why = format!("couldn't get version/kind; json parse error: {error}");
-        unrecognized(kind, sent, &why)
+        Refused::unrecognized(kind, sent, why)
     })?;
     let (group, version) = match declared.api_version.split_once('/') {
         Some((_, version)) if version.contains('/') => {
             let why = format!("unexpected GroupVersion string: {}", declared.api_version);
-            return Err(unrecognized(kind, sent, &why));
+            return Err(Refused::unrecognized(kind, sent, why));
         }
         Some(parts) => parts,
         None if declared.api_version.is_empty() => (kind.group.as_str(), kind.version.as_str()),
@@ -264,37 +303,45 @@ fn check_type(kind: &Expected, json: &[u8], sent: &[u8]) -> Result<String, ApiEr
             "no kind {declared_kind:?} is registered for version {named:?} in scheme \
              \"pkg/api/legacyscheme/scheme.go:30\""
         );
-        return Err(ApiError::bad_request(format!(
-            "{declared_kind} in version {version:?} cannot be handled as a {}: {why}",
-            kind.kind
-        )));
+        return Err(Refused::cannot_be_handled(
+            kind,
+            declared_kind,
+            version,
+            why,
+        ));
     }
-    if !taken {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({})",
-            declared.api_version,
-            kind.api_version()
-        )));
-    }
-    if declared.kind.is_empty() {
-        return Ok(kind.kind.clone());
-    }
-    if declared.kind != kind.kind {
+    if declared_kind != kind.kind {
         let package = match kind.group.split('.').next() {
             None | Some("") => "core",
             Some(package) => package,
         };
         let why = format!(
-            "converting ({}.{}) to ({package}.{}): unknown conversion",
-            kind.version, declared.kind, kind.kind
+            "converting ({version}.{declared_kind}) to ({package}.{}): unknown conversion",
+            kind.kind
         );
-        return Err(cannot_be_handled(kind, &declared.kind, &why));
+        return Err(Refused::cannot_be_handled(
+            kind,
+            declared_kind,
+            version,
+            why,
+        ));
     }
-    Ok(declared.kind)
+    if !taken {
+        let why = format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            declared.api_version,
+            kind.api_version()
+        );
+        return Err(Refused {
+            error: ApiError::bad_request(&why),
+            why: Why::Other(why),
+        });
+    }
+    Ok(declared_kind.to_owned())
 }
 
-fn cannot_be_handled(kind: &Expected, declared: &str, why: &str) -> ApiError {
-    let (version, expected) = (&kind.version, &kind.kind);
+fn cannot_be_handled(kind: &Expected, declared: &str, version: &str, why: &str) -> ApiError {
+    let expected = &kind.kind;
     ApiError::bad_request(format!(
         "{declared} in version {version:?} cannot be handled as a {expected}: {why}"
     ))
@@ -389,5 +436,54 @@ mod tests {
                 .starts_with("Secret in version \"v1\" cannot be handled as a ConfigMap")
         );
         assert_eq!(decode("{}", FieldValidation::Warn).0, Ok(()));
+        let (result, _) = decode(
+            r#"{"apiVersion":"apps/v1","kind":"Deployment"}"#,
+            FieldValidation::Warn,
+        );
+        assert_eq!(
+            result.unwrap_err(),
+            "Deployment in version \"v1\" cannot be handled as a ConfigMap: converting \
+             (v1.Deployment) to (core.ConfigMap): unknown conversion"
+        );
+    }
+
+    /// What is wrong with a patched object is told without the frame that a body gets.
+    #[test]
+    fn patched_objects_have_their_own_words() {
+        let kind = Expected::from(&**kinds::find("", "v1", "ConfigMap").unwrap());
+        let patched = |json: &str, validation| {
+            let warnings = Warnings::default();
+            let result = patched(&kind, json.as_bytes(), None, vec![], validation, &warnings);
+            (result.map(|object| object.to_value()), warnings.take())
+        };
+        for (json, why) in [
+            (
+                r#"{"apiVersion":"v1","kind":"Foo"}"#,
+                "no kind \"Foo\" is registered for version \"v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            ),
+            (
+                r#"{"apiVersion":"apps/v1","kind":"Deployment"}"#,
+                "converting (v1.Deployment) to (core.ConfigMap): unknown conversion",
+            ),
+            (
+                r#"{"apiVersion":"v1","kind":"ConfigMap","data":{"a":5}}"#,
+                "json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+            ),
+            (
+                r#"{"apiVersion":"a/b/c"}"#,
+                "unexpected GroupVersion string: a/b/c",
+            ),
+        ] {
+            let (result, _) = patched(json, FieldValidation::Warn);
+            let error = result.unwrap_err().to_string();
+            assert!(error.ends_with(&format!("\": {why}")), "{error}");
+        }
+        let unversioned = r#"{"kind":"ConfigMap","metadata":{"name":"a"},"data":{}}"#;
+        let (result, warnings) = patched(unversioned, FieldValidation::Warn);
+        assert_eq!(result.unwrap()["metadata"], serde_json::json!({}));
+        assert_eq!(
+            warnings,
+            ["unknown field \"data\"", "unknown field \"metadata\""]
+        );
     }
 }

@@ -228,11 +228,21 @@ fn check_delete_type(body: &[u8]) -> Result<(), ApiError> {
             "couldn't get version/kind; json parse error: {error}"
         ))
     })?;
-    match declared.kind.as_str() {
-        "" | "DeleteOptions" => Ok(()),
-        kind => Err(ApiError::bad_request(format!(
-            "converting ({}.{kind}) to (v1.DeleteOptions): unknown conversion",
-            declared.api_version
+    let version = match declared.api_version.as_str() {
+        "" => "meta.k8s.io/v1",
+        version => version,
+    };
+    match (version, declared.kind.as_str()) {
+        (_, "" | "DeleteOptions") => Ok(()),
+        (
+            "v1",
+            kind @ ("Status" | "APIVersions" | "APIGroup" | "APIGroupList" | "APIResourceList"),
+        ) => Err(ApiError::bad_request(format!(
+            "converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion"
+        ))),
+        (version, kind) => Err(ApiError::bad_request(format!(
+            "no kind {kind:?} is registered for version {version:?} in scheme \
+             \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""
         ))),
     }
 }

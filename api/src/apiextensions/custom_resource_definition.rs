@@ -10,7 +10,7 @@ use crate::{
     check,
     field::{BadValue, ErrorList, Path, value_of},
     names, shape,
-    strategy::{Behaviour, Shape, StatusMeta, Subresource},
+    strategy::{Behaviour, Shape, Subresource},
     zero::{default_text, list, text},
 };
 
@@ -20,7 +20,7 @@ const HTTPS_PORT: i32 = 443;
 const MAX_WARNING: usize = 256;
 
 impl Behaviour for CustomResourceDefinition {
-    const SHAPE: Shape<Self> = shape!(generation: spec, status, StatusMeta::Keep);
+    const SHAPE: Shape<Self> = shape!(generation: spec, status);
 
     fn default_fields(&mut self) {
         let names = &mut self.spec.names;

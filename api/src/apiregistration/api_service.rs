@@ -8,7 +8,7 @@ use crate::{
     check,
     field::{ErrorList, Path},
     formats, names, shape,
-    strategy::{Behaviour, Shape, Subresource},
+    strategy::{Behaviour, Shape, StatusMeta, Subresource},
 };
 use crate::{
     strategy::Column,
@@ -19,7 +19,7 @@ use crate::{
 const HTTPS_PORT: i32 = 443;
 
 impl Behaviour for APIService {
-    const SHAPE: Shape<Self> = shape!(status);
+    const SHAPE: Shape<Self> = shape!(status, StatusMeta::Keep);
 
     fn default_fields(&mut self) {
         let spec = self.spec.as_mut();

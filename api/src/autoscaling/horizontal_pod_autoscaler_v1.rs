@@ -330,6 +330,21 @@ mod tests {
         let served = HorizontalPodAutoscalerConversion.to_served(&stored);
         let v1 = expect::<v1::HorizontalPodAutoscaler>(&*served);
         assert_eq!(v1.spec.target_cpu_utilization_percentage, Some(60));
+        // The fields stand in upstream's order.
+        let annotations = v1.metadata.annotations.as_ref().unwrap();
+        let expected = concat!(
+            r#"[{"type":"Object","object":{"target":{"kind":"Ingress","name":"main","apiVersion":"v1"},"#,
+            r#""metricName":"hits","targetValue":"10"}},"#,
+            r#"{"type":"Pods","pods":{"metricName":"q","targetAverageValue":"1"}},"#,
+            r#"{"type":"External","external":{"metricName":"x","#,
+            r#""metricSelector":{"matchLabels":{"a":"b"}},"targetValue":"3"}},"#,
+            r#"{"type":"ContainerResource","containerResource":{"name":"cpu","#,
+            r#""targetAverageUtilization":7,"container":"c"}}]"#,
+        );
+        assert_eq!(
+            annotations["autoscaling.alpha.kubernetes.io/metrics"],
+            expected
+        );
         let back = HorizontalPodAutoscalerConversion.to_stored(&*served);
         assert_eq!(back.to_value(), serde_json::to_value(&stored).unwrap());
     }

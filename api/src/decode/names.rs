@@ -58,10 +58,14 @@ fn package(rust: &str) -> &str {
 }
 
 /// Whether the type is an optional one of that generic type, `Vec` or `BTreeMap`, of which an
-/// empty one is absent. No policies to scale by are not the default ones.
+/// empty one is absent. No policies to scale by are not the default ones, and an empty list of
+/// managed fields takes them away.
 pub(super) fn is_optional(rust: &str, generic: &str) -> bool {
     argument(rust, "Option").is_some_and(|inner| {
-        argument(inner, generic).is_some_and(|item| !item.ends_with("::HPAScalingPolicy"))
+        argument(inner, generic).is_some_and(|item| {
+            let told_apart = ["::HPAScalingPolicy", "::ManagedFieldsEntry"];
+            !told_apart.iter().any(|name| item.ends_with(name))
+        })
     })
 }
 

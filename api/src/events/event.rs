@@ -119,8 +119,8 @@ impl Conversion for EventConversion {
                     .last_observed_time
                     .unwrap_or(MicroTime(Timestamp::UNIX_EPOCH)),
             }),
-            reporting_controller: event.reporting_component,
-            reporting_instance: event.reporting_instance,
+            reporting_controller: event.reporting_component.filter(|name| !name.is_empty()),
+            reporting_instance: event.reporting_instance.filter(|name| !name.is_empty()),
             action: event.action,
             reason: event.reason,
             type_: event.type_,
@@ -162,6 +162,16 @@ mod tests {
             Some("Started")
         );
         assert_eq!(EventConversion.to_served(&*stored).to_value(), json);
+    }
+
+    /// The core group always says who reports, be it nobody.
+    #[test]
+    fn nobody_reports_is_not_said() {
+        let stored: core::Event = crate::decode::empty();
+        assert_eq!(stored.reporting_component.as_deref(), Some(""));
+        let served = EventConversion.to_served(&stored).to_value();
+        assert_eq!(served.get("reportingController"), None);
+        assert_eq!(served.get("reportingInstance"), None);
     }
 
     #[test]

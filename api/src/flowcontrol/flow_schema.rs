@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Behaviour for FlowSchema {
-    const SHAPE: Shape<Self> = shape!(generation: spec, status, StatusMeta::Keep);
+    const SHAPE: Shape<Self> = shape!(generation: spec, status, StatusMeta::KeepAll);
 
     fn default_fields(&mut self) {
         let spec = self.spec.get_or_insert_with(empty);

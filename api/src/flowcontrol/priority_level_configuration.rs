@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Behaviour for PriorityLevelConfiguration {
-    const SHAPE: Shape<Self> = shape!(generation: spec, status, StatusMeta::Keep);
+    const SHAPE: Shape<Self> = shape!(generation: spec, status, StatusMeta::KeepAll);
 
     fn default_fields(&mut self) {
         let Some(spec) = &mut self.spec else {

@@ -259,7 +259,7 @@ fn validate_owner(owner: &OwnerReference, path: &Path) -> ErrorList {
     }
     if owner.api_version == "v1" && owner.kind == "Event" {
         errors.push(path.invalid(
-            serde_json::to_value(owner).unwrap_or_default(),
+            shown_owner(owner),
             "/v1, Kind=Event is disallowed from being an owner",
         ));
     }

@@ -35,7 +35,10 @@ impl Behaviour for IPAddress {
 
     fn validate_update(&self, old: &Self) -> ErrorList {
         let mut errors = self.validate();
-        let (new, old) = (&self.spec.parent_ref, &old.spec.parent_ref);
+        // Upstream has a pointer there.
+        let parent =
+            |of: &Self| Some(of.spec.parent_ref.clone()).filter(|of| *of != <_>::default());
+        let (new, old) = (&parent(self), &parent(old));
         let path = Path::new("spec.parentRef");
         internal::immutable("ParentReference", new, old, &path, &mut errors);
         errors

@@ -45,7 +45,8 @@ impl Behaviour for ServiceCIDR {
         let (new, old) = (ranges(self), ranges(old));
         let is_extended = old.len() == 1 && new.len() == 2;
         if old.len() != new.len() && !is_extended {
-            errors.push(path.invalid(value_of(&new), IMMUTABLE));
+            let ranges = Some(new).filter(|ranges| !ranges.is_empty());
+            errors.push(path.invalid(value_of(&ranges), IMMUTABLE));
             return errors;
         }
         for (index, (new, old)) in new.iter().zip(old).enumerate() {

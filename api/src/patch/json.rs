@@ -47,9 +47,21 @@ fn read(patch: &[u8], problems: &mut Vec<String>) -> Result<Vec<Map<String, Valu
     };
     let mut operations = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
-        let Value::Object(operation) = item else {
-            return Err(wrong(&item, "handlers.jsonPatchOp"));
+        let operation = match item {
+            Value::Object(operation) => operation,
+            Value::Null => Map::new(),
+            item => return Err(wrong(&item, "handlers.jsonPatchOp")),
         };
+        for name in ["from", "op", "path"] {
+            let value = operation.get(name).unwrap_or(&Value::Null);
+            if !value.is_string() && !value.is_null() {
+                return Err(PatchError::Malformed(format!(
+                    "error decoding patch: json: cannot unmarshal {} into Go struct field \
+                     jsonPatchOp.{name} of type string",
+                    type_name(value)
+                )));
+            }
+        }
         let known = |name: &str| matches!(name, "op" | "path" | "from" | "value");
         for name in operation.keys().filter(|name| !known(name)) {
             found.push(format!("unknown field \"[{index}].{name}\""));
@@ -340,6 +352,22 @@ mod tests {
                 "error decoding patch: json: cannot unmarshal object into Go value of type \
                  []handlers.jsonPatchOp",
             ),
+            (
+                json!([{"op": "add", "path": {}}]),
+                "error decoding patch: json: cannot unmarshal object into Go struct field \
+                 jsonPatchOp.path of type string",
+            ),
+            (
+                json!([{"op": "test", "path": "/a", "value": 1, "from": 1}]),
+                "error decoding patch: json: cannot unmarshal number into Go struct field \
+                 jsonPatchOp.from of type string",
+            ),
+            (
+                json!([5]),
+                "error decoding patch: json: cannot unmarshal number into Go value of type \
+                 handlers.jsonPatchOp",
+            ),
+            (json!([null]), "Unexpected kind: unknown"),
         ] {
             assert_eq!(
                 patched(json!({"a": 1, "l": []}), &patch),

@@ -47,6 +47,7 @@ struct Lookup {
     merge: bool,
     replace: bool,
     merge_key: Option<&'static str>,
+    is_list: bool,
 }
 
 impl Schema {
@@ -62,6 +63,7 @@ impl Schema {
                 merge: field.strategy.merge,
                 replace: field.strategy.replace,
                 merge_key: field.merge_key,
+                is_list: field.shape == Shape::List,
             });
         }
         let name = of.name.rsplit('.').next().unwrap_or(of.name);
@@ -97,13 +99,45 @@ fn go_value(value: &Value) -> String {
 }
 
 fn go_map(entries: &Object) -> String {
+    go_entries(entries, go_value)
+}
+
+fn go_entries(entries: &Object, of: fn(&Value) -> String) -> String {
     let mut keys: Vec<&String> = entries.keys().collect();
     keys.sort_unstable();
     let entries: Vec<String> = keys
         .into_iter()
-        .map(|key| format!("{key}:{}", go_value(&entries[key])))
+        .map(|key| format!("{key}:{}", of(&entries[key])))
         .collect();
     format!("map[{}]", entries.join(" "))
+}
+
+/// Upstream's `%s` of a JSON value, which tells of what is no text.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "%!s(<nil>)".to_owned(),
+        Value::Bool(truth) => format!("%!s(bool={truth})"),
+        Value::Number(number) => format!("%!s({}={number})", go_type(value)),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_text).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(entries) => go_entries(entries, go_text),
+    }
+}
+
+/// The type that upstream reads a JSON value as.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
 }
 
 fn no_merge_key(item: &Object, key: &str) -> PatchError {
@@ -116,7 +150,7 @@ fn no_merge_key(item: &Object, key: &str) -> PatchError {
 fn unknown_directive(directive: &Value, entries: &Object) -> PatchError {
     PatchError::Other(format!(
         "unknown patch type: {} in map: {}",
-        go_value(directive),
+        go_text(directive),
         go_map(entries)
     ))
 }

@@ -18,6 +18,15 @@ use crate::{lister::Shared, registry::Resource, strategy};
 /// Addresses that are tried before a range counts as full. Most ranges are smaller.
 const MAX_TRIES: u64 = 1 << 17;
 
+/// Why an address may not be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotInRange {
+    #[error("the provided network does not match the current range")]
+    Mismatched,
+    #[error("the provided IP ({0}) is not in the valid range. The range of valid IPs is {1}")]
+    Reserved(IpAddr, IpNet),
+}
+
 /// Where addresses are taken from.
 pub struct Ranges(Vec<IpNet>);
 
@@ -39,16 +48,18 @@ impl Ranges {
         Ranges(ranges)
     }
 
-    /// Whether the address may be given; otherwise the range that it should have been in.
-    pub fn contains(&self, address: IpAddr) -> Result<(), IpNet> {
-        let inside = self.0.iter().any(|range| {
-            let (first, last) = bounds(range);
-            let number = number(address);
-            Family::of(address) == Family::of(range.addr()) && (first..=last).contains(&number)
-        });
-        match (inside, self.0.first()) {
-            (false, Some(range)) => Err(*range),
-            _ => Ok(()),
+    /// Whether the address may be given.
+    pub fn contains(&self, address: IpAddr) -> Result<(), NotInRange> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let around = self.0.iter().find(|range| range.contains(&address));
+        let range = around.ok_or(NotInRange::Mismatched)?;
+        let (first, last) = bounds(range);
+        if (first..=last).contains(&number(address)) {
+            Ok(())
+        } else {
+            Err(NotInRange::Reserved(address, *range))
         }
     }
 
@@ -201,7 +212,8 @@ mod tests {
             };
             assert!(address >= Ipv4Addr::new(10, 43, 1, 1), "{address}");
         }
-        assert!(ranges.contains("10.44.0.1".parse().unwrap()).is_err());
+        let outside = ranges.contains("10.44.0.1".parse().unwrap());
+        assert_eq!(outside, Err(NotInRange::Mismatched));
         assert!(ranges.contains("10.43.0.10".parse().unwrap()).is_ok());
     }
 

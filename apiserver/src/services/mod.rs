@@ -244,9 +244,7 @@ impl Services {
             .parse()
             .map_err(|_| ApiError::internal(format!("failed to parse service IP {wanted:?}")))?;
         let refused = match ranges.contains(address) {
-            Err(range) => Some(format!(
-                "the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {range}"
-            )),
+            Err(why) => Some(why.to_string()),
             Ok(()) if !is_free(address) => Some("provided IP is already allocated".to_owned()),
             Ok(()) => None,
         };

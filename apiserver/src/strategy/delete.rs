@@ -20,6 +20,9 @@ pub enum Deletion {
     Pending,
     /// The changed object is written; someone else ends it.
     Mark,
+    /// It would have had time to end, but needs none: the changed object is written, and then it
+    /// goes.
+    MarkAndGo,
     /// It goes at once.
     Now,
 }
@@ -56,31 +59,37 @@ pub fn check_preconditions(
         group: &kind.group,
         resource: &kind.kind,
     };
-    let has = |field: &Option<String>| field.clone().unwrap_or_default();
-    if let Some(uid) = preconditions
-        .uid
-        .as_ref()
-        .filter(|uid| **uid != has(&meta.uid))
-    {
-        return Err(ApiError::conflict(
-            subject,
-            name,
-            format!(
-                "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
-                has(&meta.uid)
-            ),
-        ));
-    }
-    let version = preconditions.resource_version.as_ref();
-    if let Some(version) = version.filter(|version| **version != has(&meta.resource_version)) {
-        return Err(ApiError::conflict(
-            subject,
-            name,
-            format!(
-                "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
-                has(&meta.resource_version)
-            ),
-        ));
+    let checks = [
+        (
+            "UID",
+            &preconditions.uid,
+            &meta.uid,
+            "deleted and then recreated",
+        ),
+        (
+            "ResourceVersion",
+            &preconditions.resource_version,
+            &meta.resource_version,
+            "modified",
+        ),
+    ];
+    for (what, wanted, has, then) in checks {
+        let has = has.as_deref().unwrap_or_default();
+        let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != has) else {
+            continue;
+        };
+        // Namespaces are checked by their own code.
+        return Err(if kind.group.is_empty() && kind.kind == "Namespace" {
+            let why = format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {has}"
+            );
+            ApiError::conflict(kind, name, why)
+        } else {
+            let why = format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({has}). The object might have been {then}"
+            );
+            ApiError::conflict(subject, name, why)
+        });
     }
     Ok(())
 }
@@ -110,11 +119,12 @@ pub fn plan_deletion(
     meta.finalizers = pending.then_some(finalizers);
     match graceful {
         Some(seconds) if seconds > 0 || pending => Deletion::Mark,
+        Some(_) => Deletion::MarkAndGo,
         None if pending => {
             mark(meta, now);
             Deletion::Mark
         }
-        _ => Deletion::Now,
+        None => Deletion::Now,
     }
 }
 
@@ -248,7 +258,10 @@ pub fn ready_to_go(new: &dyn Object, old: &dyn Object) -> bool {
 #[cfg(test)]
 mod tests {
     use coracle_api::kinds;
-    use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec};
+    use k8s_openapi::{
+        api::core::v1::{ConfigMap, Pod, PodSpec},
+        apimachinery::pkg::apis::meta::v1::Preconditions,
+    };
 
     use super::*;
 
@@ -322,7 +335,52 @@ mod tests {
         );
         assert_eq!(
             plan_deletion(kind, &mut pod, &options(None, Some(0)), &now),
+            Deletion::MarkAndGo
+        );
+        assert_eq!(
+            plan_deletion(kind, &mut pod, &options(None, Some(0)), &now),
             Deletion::Now
         );
+    }
+
+    #[test]
+    fn a_pod_without_a_node_is_marked_and_goes() {
+        let kind = kinds::find("", "v1", "Pod").unwrap();
+        let mut pod = Pod::default();
+        let now = super::super::now();
+        let plan = plan_deletion(kind, &mut pod, &options(None, None), &now);
+        assert_eq!(plan, Deletion::MarkAndGo);
+        assert_eq!(pod.metadata.deletion_timestamp, Some(now));
+        assert_eq!(pod.metadata.deletion_grace_period_seconds, Some(0));
+    }
+
+    #[test]
+    fn preconditions_are_refused_in_upstreams_words() {
+        let meta = ObjectMeta {
+            name: Some("a".to_owned()),
+            uid: Some("u".to_owned()),
+            ..ObjectMeta::default()
+        };
+        let options = DeleteOptions {
+            preconditions: Some(Preconditions {
+                uid: Some("x".to_owned()),
+                resource_version: None,
+            }),
+            ..DeleteOptions::default()
+        };
+        for (kind, why) in [
+            (
+                "ConfigMap",
+                "Operation cannot be fulfilled on ConfigMap \"a\": the UID in the precondition (x) does not match the UID in record (u). The object might have been deleted and then recreated",
+            ),
+            (
+                "Namespace",
+                "Operation cannot be fulfilled on namespaces \"a\": Precondition failed: UID in precondition: x, UID in object meta: u",
+            ),
+        ] {
+            let kind = kinds::find("", "v1", kind).unwrap();
+            let error = check_preconditions(kind, &meta, &options).unwrap_err();
+            assert_eq!(error.to_string(), why);
+        }
     }
 }

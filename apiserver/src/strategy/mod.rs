@@ -6,11 +6,7 @@
 mod delete;
 
 use bytes::Bytes;
-use coracle_api::{
-    Kind, Object, Subresource,
-    field::{ErrorList, Path},
-    meta,
-};
+use coracle_api::{Kind, Object, Subresource, field::ErrorList, meta};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -82,8 +78,7 @@ pub fn validate_create(
     object: &dyn Object,
     warnings: &Warnings,
 ) -> Result<(), ApiError> {
-    let path = Path::new("metadata");
-    let mut errors = meta::validate(object.meta(), kind.namespaced, kind.name_rule, &path);
+    let mut errors = meta::validate_created(kind, object.meta());
     errors.extend(kind.strategy.validate_create(object));
     fail_if_any(kind, object, &errors)?;
     for warning in kind.strategy.warnings(object, None, None) {
@@ -125,9 +120,7 @@ pub fn validate_update(
     subresource: Option<Subresource>,
     warnings: &Warnings,
 ) -> Result<(), ApiError> {
-    let path = Path::new("metadata");
-    let mut errors = meta::validate(new.meta(), kind.namespaced, kind.name_rule, &path);
-    errors.extend(meta::validate_update(new.meta(), old.meta(), &path));
+    let mut errors = meta::validate_changed(kind, new.meta(), old.meta(), subresource);
     errors.extend(kind.strategy.validate_update(new, old, subresource));
     fail_if_any(kind, new, &errors)?;
     for warning in kind.strategy.warnings(new, Some(old), subresource) {

@@ -145,6 +145,7 @@ async fn carry_out(
     dry_run: bool,
 ) -> Result<Deleted, Error> {
     let registry = server.registry();
+    let shows = resource.kind.deletion_shows_object();
     let (shown, gone) = match plan {
         Deletion::Pending => (Some(entry.clone()), false),
         Deletion::Mark if dry_run => {
@@ -153,9 +154,19 @@ async fn carry_out(
             (imagined.ok().map(Arc::new), false)
         }
         Deletion::Mark => {
-            let value = strategy::to_bytes(resource, &*object);
-            let marked = replace(registry, entry, value, Companions::default(), true).await?;
+            let marked = mark(server, resource, entry, &*object).await?;
             (Some(Arc::new(marked)), false)
+        }
+        Deletion::MarkAndGo if dry_run => {
+            let value = strategy::to_bytes(resource, &*object);
+            let imagined = Entry::unindexed_at(entry.key.clone(), value, entry.revision);
+            (imagined.ok().map(Arc::new).filter(|_| shows), true)
+        }
+        Deletion::MarkAndGo => {
+            let marked = mark(server, resource, entry, &*object).await?;
+            let companions = companions::delete(server, &*object).await?;
+            let last = remove(registry, &marked, companions).await?;
+            (Some(Arc::new(last)).filter(|_| shows), true)
         }
         Deletion::Now => {
             let last = if dry_run {
@@ -164,10 +175,7 @@ async fn carry_out(
                 let companions = companions::delete(server, &*object).await?;
                 Arc::new(remove(registry, entry, companions).await?)
             };
-            (
-                Some(last).filter(|_| resource.kind.deletion_shows_object()),
-                true,
-            )
+            (Some(last).filter(|_| shows), true)
         }
     };
     Ok(Deleted {
@@ -175,6 +183,17 @@ async fn carry_out(
         shown,
         gone,
     })
+}
+
+/// Writes the object as one that is being deleted.
+async fn mark(
+    server: &ApiServer,
+    resource: &Resource,
+    entry: &Arc<Entry>,
+    object: &dyn Object,
+) -> Result<Entry, Error> {
+    let value = strategy::to_bytes(resource, object);
+    replace(server.registry(), entry, value, Companions::default(), true).await
 }
 
 /// 202 when the client asked to wait for dependents and the object is not gone yet.

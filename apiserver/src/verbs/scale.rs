@@ -1,7 +1,9 @@
 //! `scale`: the replicas of any workload, seen and changed as one kind.
 
 use axum::body::Body;
-use coracle_api::{Kind, Object, field::Path, object, selector};
+use coracle_api::{
+    Kind, Object, field::Path, kinds::NameRule, meta, object, selector, strategy::Behaviour as _,
+};
 use http::{Response, StatusCode};
 use k8s_openapi::{
     api::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus},
@@ -13,11 +15,11 @@ use super::{
     get::{cache_of, current},
     patch::PatchRequest,
     read_foreign,
-    update::{Change, Owners, change_object, check_name},
+    update::{Change, Owners, change_object, check_name, other_version},
 };
 use crate::{
     decode::Expected,
-    error::{ApiError, GroupResource, MODIFIED},
+    error::{ApiError, GroupResource},
     options::WriteOptions,
     ownership::{Ownership, unconvertible},
     query::Query,
@@ -199,7 +201,14 @@ fn check(
     let name = before.metadata.name.clone().unwrap_or_default();
     check_name(&after.metadata, &name)?;
     let namespace = before.metadata.namespace.as_deref().unwrap_or_default();
-    strategy::match_namespace(&mut after.metadata.clone(), true, namespace)?;
+    let mut meta = after.metadata.clone();
+    strategy::match_namespace(&mut meta, true, namespace)?;
+    let path = Path::new("metadata");
+    let mut errors = meta::validate(&meta, true, NameRule::Subdomain, &path);
+    errors.extend(after.validate());
+    if !errors.is_empty() {
+        return Err(ApiError::invalid("autoscaling", "Scale", &name, &errors));
+    }
     let uid = before.metadata.uid.as_deref().unwrap_or_default();
     let wanted = after.metadata.uid.as_deref().unwrap_or_default();
     if is_patch && !wanted.is_empty() && wanted != uid {
@@ -217,18 +226,9 @@ fn check(
         .resource_version
         .as_deref()
         .unwrap_or_default();
-    if !version.is_empty() && Some(version) != before.metadata.resource_version.as_deref() {
-        return Err(ApiError::conflict(kind, &name, MODIFIED));
-    }
-    let replicas = after
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(0);
-    if replicas < 0 {
-        let path = Path::new("spec").child("replicas");
-        let errors = vec![path.invalid(replicas, "must be greater than or equal to 0")];
-        return Err(ApiError::invalid("autoscaling", "Scale", &name, &errors));
+    let is_same = Some(version) == before.metadata.resource_version.as_deref();
+    if !is_same && !matches!(version, "" | "0") {
+        return Err(other_version(kind, &name, version));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use coracle_api::{Object, Subresource};
+use coracle_api::{Kind, Object, Subresource};
 use coracle_store::Error;
 use http::{Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -272,13 +272,20 @@ fn check_version(
         }
         given if Some(given) == current.as_deref() => Ok(()),
         // Upstream has no reason for it.
-        given if given.parse::<u64>().is_err() => Err(ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "",
-            format!("strconv.ParseUint: parsing {given:?}: invalid syntax"),
-        )),
-        _ => Err(ApiError::conflict(&**kind, &name, MODIFIED)),
+        given => Err(other_version(kind, &name, given)),
     }
+}
+
+/// Why a resourceVersion that is not that of the object is refused.
+pub(super) fn other_version(kind: &Kind, name: &str, given: &str) -> ApiError {
+    if given.parse::<u64>().is_ok() {
+        return ApiError::conflict(kind, name, MODIFIED);
+    }
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "",
+        format!("strconv.ParseUint: parsing {given:?}: invalid syntax"),
+    )
 }
 
 /// Creates the object that an update did not find, where that is allowed.

@@ -37,16 +37,16 @@ fn validate_spec(spec: &DaemonSetSpec, path: &Path, errors: &mut ErrorList) {
     let selector_path = path.child("selector");
     let template_path = path.child("template");
     check::label_selector(Some(&spec.selector), &selector_path, errors);
+    // An absent selector reads as an empty one, and finds nothing.
     let selector = selector::LabelSelector::from_object(Some(&spec.selector));
-    if selector.is_ok_and(|selector| !selector.matches_labels(labels(&spec.template))) {
+    let finds = |selector: selector::LabelSelector| {
+        !selector.is_empty() && selector.matches_labels(labels(&spec.template))
+    };
+    if selector.is_ok_and(|selector| !finds(selector)) {
         errors.push(template_path.child("metadata.labels").invalid(
             value_of(&labels(&spec.template)),
             "`selector` does not match template `labels`",
         ));
-    }
-    if check::is_empty_selector(&spec.selector) {
-        let message = "empty selector is invalid for daemonset";
-        errors.push(selector_path.invalid(value_of(&spec.selector), message));
     }
     validation::pod_template(&spec.template, &template_path, errors);
     workload::runs_for_ever(&spec.template, "DaemonSet", &template_path, errors);

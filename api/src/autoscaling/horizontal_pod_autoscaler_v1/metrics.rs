@@ -24,36 +24,66 @@ pub(super) struct Metric {
     external: Option<Source>,
 }
 
-/// The fields of all sources; each has some of them.
+/// The fields of all sources; each has some of them. They stand as upstream writes them.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Source {
     #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<v2::CrossVersionObjectReference>,
+    target: Option<Target>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     metric_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    selector: Option<LabelSelector>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metric_selector: Option<LabelSelector>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    average_value: Option<Quantity>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     target_value: Option<Quantity>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target_average_value: Option<Quantity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target_average_utilization: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    target_average_value: Option<Quantity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     current_value: Option<Quantity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_average_utilization: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_average_value: Option<Quantity>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    current_average_utilization: Option<i32>,
+    selector: Option<LabelSelector>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    average_value: Option<Quantity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
+}
+
+/// The object that a metric is of.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Target {
+    kind: String,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_version: Option<String>,
+}
+
+impl From<v2::CrossVersionObjectReference> for Target {
+    fn from(reference: v2::CrossVersionObjectReference) -> Self {
+        Target {
+            kind: reference.kind,
+            name: reference.name,
+            api_version: reference.api_version,
+        }
+    }
+}
+
+impl From<Target> for v2::CrossVersionObjectReference {
+    fn from(target: Target) -> Self {
+        v2::CrossVersionObjectReference {
+            kind: target.kind,
+            name: target.name,
+            api_version: target.api_version,
+        }
+    }
 }
 
 /// What a field without `omitempty` says when there is nothing to say.
@@ -70,7 +100,7 @@ impl From<v2::MetricSpec> for Metric {
         Metric {
             type_: metric.type_,
             object: metric.object.map(|source| Source {
-                target: Some(source.described_object),
+                target: Some(source.described_object.into()),
                 metric_name: Some(source.metric.name),
                 selector: source.metric.selector,
                 target_value: or_zero(source.target.value),
@@ -115,7 +145,7 @@ impl From<v2::MetricStatus> for Metric {
         Metric {
             type_: metric.type_,
             object: metric.object.map(|source| Source {
-                target: Some(source.described_object),
+                target: Some(source.described_object.into()),
                 metric_name: Some(source.metric.name),
                 selector: source.metric.selector,
                 current_value: or_zero(source.current.value),
@@ -176,7 +206,7 @@ impl Metric {
                         average_value: source.average_value,
                         average_utilization: None,
                     },
-                    described_object: source.target.unwrap_or_default(),
+                    described_object: source.target.unwrap_or_default().into(),
                     metric: identifier(source.metric_name, source.selector),
                 }
             }),
@@ -222,7 +252,7 @@ impl Metric {
             type_: self.type_,
             object: self.object.map(|source| v2::ObjectMetricStatus {
                 current: value(or_zero(source.current_value), source.average_value),
-                described_object: source.target.unwrap_or_default(),
+                described_object: source.target.unwrap_or_default().into(),
                 metric: identifier(source.metric_name, source.selector),
             }),
             pods: self.pods.map(|source| v2::PodsMetricStatus {

@@ -193,7 +193,7 @@ pub fn scopes_change(new: &ResourceQuotaSpec, old: &ResourceQuotaSpec, errors: &
         list(&spec.scopes).iter().cloned().collect()
     };
     if set(new) != set(old) {
-        let value = value_of(&list(&new.scopes));
+        let value = value_of(&new.scopes);
         errors.push(Path::new("spec.scopes").invalid(value, check::IMMUTABLE));
     }
 }

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    DIRECTIVE, Lookup, Object, PatchError, merge_object, no_merge_key, order, unknown_directive,
+    DIRECTIVE, Lookup, Object, PatchError, go_type, merge_object, no_merge_key, order,
+    unknown_directive,
 };
 
 /// Merges a list. What the patch does not name keeps its place.
@@ -122,8 +123,9 @@ fn merge_item(
 
 pub(super) fn object(item: &Value) -> Result<&Object, PatchError> {
     item.as_object().ok_or_else(|| {
-        PatchError::Other(
-            "expected a map[string]interface {}, but received another type".to_owned(),
-        )
+        PatchError::Other(format!(
+            "expected a map[string]interface {{}}, but received a {}",
+            go_type(item)
+        ))
     })
 }

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::{
-    DIRECTIVE, Object, PatchError, SET_ORDER, Schema,
+    DIRECTIVE, Object, PatchError, SET_ORDER, Schema, go_type,
     list::{self, object},
     malformed, no_merge_key, without_directives,
 };
@@ -40,14 +40,19 @@ fn set_order(
     schema: Schema,
 ) -> Result<(), PatchError> {
     let order = array(order)?;
-    let lookup = schema.lookup(key)?;
+    let current = original.get(key).cloned().map(array).transpose()?;
     let patched = patch.get(key).cloned().map(array).transpose()?;
+    let lookup = schema.lookup(key)?;
+    if !lookup.is_list {
+        return Err(PatchError::Other(
+            "expected slice or array type, but got: struct".to_owned(),
+        ));
+    }
     check_order(
         patched.as_deref().unwrap_or_default(),
         &order,
         lookup.merge_key,
     )?;
-    let current = original.get(key).cloned().map(array).transpose()?;
     let server_order = current.clone().unwrap_or_default();
     let merged = match (current, patched) {
         (None, None) => return Ok(()),
@@ -69,9 +74,10 @@ fn set_order(
 fn array(value: Value) -> Result<Vec<Value>, PatchError> {
     match value {
         Value::Array(items) => Ok(items),
-        _ => Err(PatchError::Other(
-            "expected a []interface {}, but received another type".to_owned(),
-        )),
+        other => Err(PatchError::Other(format!(
+            "expected a []interface {{}}, but received a {}",
+            go_type(&other)
+        ))),
     }
 }
 

@@ -155,6 +155,27 @@ fn errors_are_upstreams() {
             json!({"$setElementOrder/foo": []}),
             "unable to find api field in struct PodSpec for the json field \"foo\"",
         ),
+        (
+            json!({"$setElementOrder/nodeSelector": []}),
+            "expected slice or array type, but got: struct",
+        ),
+        (
+            json!({"$setElementOrder/containers": {}}),
+            "expected a []interface {}, but received a map[string]interface {}",
+        ),
+        (
+            json!({"$setElementOrder/restartPolicy": []}),
+            "expected a []interface {}, but received a string",
+        ),
+        (
+            json!({"containers": [{"name": "a", "$patch": 5}]}),
+            "unknown patch type: %!s(int64=5) in map: map[$patch:5 name:a]",
+        ),
+        (
+            json!({"containers": [{"name": "a", "$patch": {"b": null, "c": [true, 1.5]}}]}),
+            "unknown patch type: map[b:%!s(<nil>) c:[%!s(bool=true) %!s(float64=1.5)]] in map: \
+             map[$patch:map[b:<nil> c:[true 1.5]] name:a]",
+        ),
     ] {
         assert_eq!(
             pod_spec(document.clone(), patch.clone()),
