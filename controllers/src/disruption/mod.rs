@@ -207,14 +207,17 @@ impl Controller {
         match seen {
             Seen::Applied { old, new } => {
                 // A pod that is relabelled leaves a budget.
-                for pod in old.iter().chain([new]) {
-                    self.queue_budgets(pod);
+                if let Some(old) = old {
+                    self.queue_budgets(old);
                 }
+                self.tell_several(new, &self.queue_budgets(new));
                 if decide::target_left(new, Timestamp::now()).is_some() {
                     self.stale.add(Key::of(&new.metadata));
                 }
             }
-            Seen::Deleted(pod) => self.queue_budgets(pod),
+            Seen::Deleted(pod) => {
+                self.queue_budgets(pod);
+            }
             Seen::Lagged => {
                 for budget in self.budgets.cache.list() {
                     self.queue.add(Key::of(&budget.metadata));
@@ -223,12 +226,27 @@ impl Controller {
         }
     }
 
-    fn queue_budgets(&self, pod: &Pod) {
+    /// Returns the names of the pod's budgets.
+    fn queue_budgets(&self, pod: &Pod) -> Vec<String> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        for budget in self.budgets.cache.list_namespace(namespace) {
-            if decide::selects(&budget, pod) {
-                self.queue.add(Key::of(&budget.metadata));
-            }
+        let mut budgets = self.budgets.cache.list_namespace(namespace);
+        budgets.retain(|budget| decide::selects(budget, pod));
+        for budget in &budgets {
+            self.queue.add(Key::of(&budget.metadata));
+        }
+        budgets.iter().map(|budget| budget.name_any()).collect()
+    }
+
+    /// A pod of several budgets cannot be evicted.
+    fn tell_several(&self, pod: &Pod, budgets: &[String]) {
+        if let [first, _, ..] = budgets {
+            let message = format!(
+                "Pod {:?}/{:?} matches multiple PodDisruptionBudgets.  Chose {first:?} arbitrarily.",
+                pod.namespace().unwrap_or_default(),
+                pod.name_any()
+            );
+            let reason = "MultiplePodDisruptionBudgets";
+            self.recorder.on(pod, EventType::Warning, reason, message);
         }
     }
 

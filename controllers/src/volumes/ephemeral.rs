@@ -7,6 +7,7 @@ use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Pod, Volume},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use kube::ResourceExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{claim_of, is_for};
@@ -105,33 +106,35 @@ impl Controller {
             let Some(claim) = claim(&pod, volume) else {
                 continue;
             };
-            let name = claim.metadata.name.as_deref().unwrap_or_default();
-            if let Some(known) = self.claims.get(&key.namespace, name) {
-                if is_for(&known, &pod) {
-                    continue;
-                }
-                let message = format!(
-                    "PVC {}/{name} was not created for pod {}/{} (pod is not owner)",
-                    key.namespace, key.namespace, key.name
-                );
-                return Err(Error::Refused(message));
-            }
-            match self.claims.create(&claim).await {
-                Ok(_) => {}
-                Err(error) if error::is_namespace_terminating(&error) => {}
-                Err(error) => {
-                    let message = format!(
-                        "ephemeral volume {}: create PVC {name}: {}",
-                        volume.name,
-                        error::message(&error)
-                    );
-                    let reason = "CreatePVCFailed";
-                    self.recorder.on(&*pod, EventType::Warning, reason, message);
-                    return Err(error.into());
-                }
+            if let Err(error) = self.claim(&pod, &claim).await {
+                let message = format!("ephemeral volume {}: {error}", volume.name);
+                self.recorder
+                    .on(&*pod, EventType::Warning, "FailedBinding", message);
+                return Err(error);
             }
         }
         Ok(Done::Settled)
+    }
+
+    /// Makes the claim, if it is not there.
+    async fn claim(&self, pod: &Pod, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        if let Some(known) = self.claims.get(namespace, name) {
+            if is_for(&known, pod) {
+                return Ok(());
+            }
+            return Err(Error::Refused(format!(
+                "PVC {namespace}/{name} was not created for pod {namespace}/{} (pod is not owner)",
+                pod.name_any()
+            )));
+        }
+        match self.claims.create(claim).await {
+            Err(error) if !error::is_namespace_terminating(&error) => {
+                Err(Error::doing(format!("create PVC {name}"))(error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
