@@ -17,7 +17,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "coracle-scheduler",
-        &["coracle-client", "coracle-metrics", "coracle-api"],
+        &[
+            "coracle-client",
+            "coracle-metrics",
+            "coracle-cel",
+            "coracle-api",
+        ],
     ),
     (
         "coracle-kubelet",
@@ -46,9 +51,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coracle-store",
             "coracle-transport",
             "coracle-metrics",
+            "coracle-cel",
             "coracle-api",
         ],
     ),
+    ("coracle-cel", &["coracle-api"]),
     ("coracle-netfilter", &[]),
     ("coracle-store", &[]),
     ("coracle-transport", &[]),

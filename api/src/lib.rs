@@ -33,6 +33,7 @@ pub mod codec;
 pub mod cron;
 pub mod decode;
 pub mod duration;
+pub mod expression;
 pub mod field;
 pub mod formats;
 mod identity;

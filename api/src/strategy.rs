@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     decode,
+    expression::Expression,
     field::ErrorList,
     object::{Object, Typed},
     table,
@@ -170,6 +171,10 @@ pub trait Behaviour: Typed {
     fn validate_update(&self, _old: &Self) -> ErrorList {
         self.validate()
     }
+    /// The CEL expressions in it, each behind those that it may speak of.
+    fn expressions(&self) -> Vec<Expression<'_>> {
+        Vec::new()
+    }
     /// What is wrong with a change through a subresource.
     fn validate_subresource(&self, _old: &Self, _subresource: Subresource) -> ErrorList {
         ErrorList::new()
@@ -246,6 +251,10 @@ pub trait Strategy: Send + Sync {
         old: &dyn Object,
         subresource: Option<Subresource>,
     ) -> ErrorList;
+    /// Whoever validates an object checks these too, but for writes of subresources.
+    fn expressions<'o>(&self, _object: &'o dyn Object) -> Vec<Expression<'o>> {
+        Vec::new()
+    }
     fn generation_changed(&self, new: &dyn Object, old: &dyn Object) -> Option<bool>;
     /// `subresource`: what was written, unless it was the object as a whole.
     fn warnings(
@@ -359,6 +368,10 @@ impl<T: Behaviour> Strategy for Builtin<T> {
             Some(subresource) => new.validate_subresource(old, subresource),
             None => new.validate_update(old),
         }
+    }
+
+    fn expressions<'o>(&self, object: &'o dyn Object) -> Vec<Expression<'o>> {
+        typed::<T>(object).expressions()
     }
 
     fn generation_changed(&self, new: &dyn Object, old: &dyn Object) -> Option<bool> {

@@ -6,8 +6,9 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use serde_json::Value;
 
-use super::{columns, defaults, policy_validation};
+use super::{columns, defaults, expressions, policy_validation};
 use crate::{
+    expression::Expression,
     field::ErrorList,
     shape,
     strategy::{Behaviour, Column, Shape},
@@ -29,6 +30,12 @@ impl Behaviour for MutatingAdmissionPolicy {
     fn validate(&self) -> ErrorList {
         let none = MutatingAdmissionPolicySpec::default();
         policy_validation::mutating(self.spec.as_ref().unwrap_or(&none))
+    }
+
+    fn expressions(&self) -> Vec<Expression<'_>> {
+        self.spec
+            .as_ref()
+            .map_or_else(Vec::new, expressions::mutating)
     }
 
     fn warnings(&self, _old: Option<&Self>) -> Vec<String> {

@@ -1,5 +1,5 @@
-//! What is wrong with admission policies and their bindings. What their expressions mean in CEL is
-//! not looked at, only that they are there.
+//! What is wrong with admission policies and their bindings. Of their expressions only that
+//! they are there: what they mean is for [`super::expressions`]' readers.
 //!
 //! Upstream: `pkg/apis/admissionregistration/validation`.
 
@@ -21,7 +21,7 @@ const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
 const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge"];
 const MUTATED_OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
 const MAX_AUDIT_ANNOTATIONS: usize = 20;
-const MAX_VALUE_EXPRESSION: usize = 5 * 1024;
+pub const MAX_VALUE_EXPRESSION: usize = 5 * 1024;
 
 /// [`Shared`] of either kind's spec.
 macro_rules! shared {

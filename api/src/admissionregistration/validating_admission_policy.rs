@@ -6,8 +6,9 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use serde_json::Value;
 
-use super::{columns, defaults, policy_validation};
+use super::{columns, defaults, expressions, policy_validation};
 use crate::{
+    expression::Expression,
     field::ErrorList,
     shape,
     strategy::{Behaviour, Column, Shape, StatusMeta, Subresource},
@@ -34,6 +35,12 @@ impl Behaviour for ValidatingAdmissionPolicy {
 
     fn validate_subresource(&self, _old: &Self, _subresource: Subresource) -> ErrorList {
         policy_validation::validating_status(self.status.as_ref())
+    }
+
+    fn expressions(&self) -> Vec<Expression<'_>> {
+        self.spec
+            .as_ref()
+            .map_or_else(Vec::new, expressions::validating)
     }
 
     fn warnings(&self, _old: Option<&Self>) -> Vec<String> {

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use serde_json::Value;
 
-use super::{columns, defaults, validation};
+use super::{columns, defaults, expressions, validation};
 use crate::{
+    expression::Expression,
     field::ErrorList,
     shape,
     strategy::{Behaviour, Column, Shape},
@@ -23,6 +24,11 @@ impl Behaviour for ValidatingWebhookConfiguration {
 
     fn validate(&self) -> ErrorList {
         validation::webhooks(list(&self.webhooks))
+    }
+
+    fn expressions(&self) -> Vec<Expression<'_>> {
+        let hooks = list(&self.webhooks).iter();
+        expressions::webhooks(hooks.map(|hook| list(&hook.match_conditions)))
     }
 
     fn warnings(&self, _old: Option<&Self>) -> Vec<String> {

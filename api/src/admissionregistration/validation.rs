@@ -280,8 +280,7 @@ pub fn review_versions(versions: &[String], none: &str, path: &Path, errors: &mu
     }
 }
 
-/// Conditions under which a webhook or a policy is asked at all. What they mean in CEL is not
-/// looked at.
+/// Conditions under which a webhook or a policy is asked at all.
 pub fn conditions(conditions: &[MatchCondition], path: &Path, errors: &mut ErrorList) {
     if conditions.len() > MAX_CONDITIONS {
         errors.push(path.too_many(conditions.len(), MAX_CONDITIONS));

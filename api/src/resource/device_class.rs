@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::validation;
 use crate::{
     core::pod::validation::resources::is_extended,
+    expression::Expression,
     field::{ErrorList, Path},
     shape,
     strategy::{Behaviour, Column, Shape},
@@ -36,6 +37,11 @@ impl Behaviour for DeviceClass {
             errors.push(path.invalid(name.as_str(), "must be a valid extended resource name"));
         }
         errors
+    }
+
+    fn expressions(&self) -> Vec<Expression<'_>> {
+        let path = Path::new("spec.selectors");
+        validation::expressions(list(&self.spec.selectors), &path)
     }
 
     fn columns() -> &'static [Column] {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{claim_status, validation};
 use crate::{
+    expression::Expression,
     field::{ErrorList, Path},
     internal, shape,
     strategy::{Behaviour, Column, Shape, StatusMeta, Subresource},
@@ -32,6 +33,11 @@ impl Behaviour for ResourceClaim {
         let (new, old, path) = (&self.spec, &old.spec, Path::new("spec"));
         internal::immutable("ResourceClaimSpec", new, old, &path, &mut errors);
         errors
+    }
+
+    fn expressions(&self) -> Vec<Expression<'_>> {
+        let devices = self.spec.devices.as_ref();
+        validation::claim_expressions(devices, &Path::new("spec.devices"))
     }
 
     fn validate_subresource(&self, old: &Self, _subresource: Subresource) -> ErrorList {

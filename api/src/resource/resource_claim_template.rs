@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::validation;
 use crate::{
     check,
+    expression::Expression,
     field::{ErrorList, Path},
     internal,
     strategy::{Behaviour, Column},
@@ -40,6 +41,11 @@ impl Behaviour for ResourceClaimTemplate {
         let (new, old, path) = (&self.spec, &old.spec, Path::new("spec"));
         internal::immutable("ResourceClaimTemplateSpec", new, old, &path, &mut errors);
         errors
+    }
+
+    fn expressions(&self) -> Vec<Expression<'_>> {
+        let devices = self.spec.spec.devices.as_ref();
+        validation::claim_expressions(devices, &Path::new("spec.spec.devices"))
     }
 
     fn columns() -> &'static [Column] {

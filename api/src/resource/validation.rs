@@ -1,5 +1,5 @@
-//! Defaults and checks of what claims ask of devices. What expressions in CEL mean is not looked
-//! at.
+//! Defaults and checks of what claims ask of devices. What is wrong with their expressions other
+//! than their length is for readers of [`claim_expressions`] and [`expressions`].
 //!
 //! Upstream: `pkg/apis/resource/validation`.
 
@@ -10,6 +10,7 @@ use k8s_openapi::api::resource::v1::{
 use crate::{
     check,
     core::pod::validation::remote_volumes::csi_driver_name,
+    expression::{Expression, Result, Scope},
     field::{ErrorList, Path},
     formats,
     zero::{default_number, default_text, list, list_mut, text},
@@ -183,6 +184,38 @@ pub fn selectors(selectors: &[DeviceSelector], path: &Path, errors: &mut ErrorLi
             errors.push(path.too_long(MAX_EXPRESSION));
         }
     }
+}
+
+/// The expressions of selectors, but for those that are too long.
+pub fn expressions<'o>(selectors: &'o [DeviceSelector], path: &Path) -> Vec<Expression<'o>> {
+    let read = selectors
+        .iter()
+        .enumerate()
+        .filter_map(|(index, selector)| {
+            let source = selector.cel.as_ref()?.expression.as_str();
+            let path = path.index(index).child("cel.expression");
+            let short = source.len() <= MAX_EXPRESSION;
+            short.then(|| Expression::new(path, source, Scope::Device, Result::Selected))
+        });
+    read.collect()
+}
+
+/// Those of `devices` of a claim.
+pub fn claim_expressions<'o>(claim: Option<&'o DeviceClaim>, path: &Path) -> Vec<Expression<'o>> {
+    let requests = claim.map_or(&[][..], |claim| list(&claim.requests));
+    let mut found = Vec::new();
+    for (index, request) in requests.iter().enumerate() {
+        let path = path.child("requests").index(index);
+        if let Some(exactly) = &request.exactly {
+            let path = path.child("exactly.selectors");
+            found.extend(expressions(list(&exactly.selectors), &path));
+        }
+        for (index, item) in list(&request.first_available).iter().enumerate() {
+            let path = path.child("firstAvailable").index(index).child("selectors");
+            found.extend(expressions(list(&item.selectors), &path));
+        }
+    }
+    found
 }
 
 fn constraint(

@@ -80,6 +80,8 @@ pub fn validate_create(
 ) -> Result<(), ApiError> {
     let mut errors = meta::validate_created(kind, object.meta());
     errors.extend(kind.strategy.validate_create(object));
+    let expressions = kind.strategy.expressions(object);
+    errors.extend(coracle_cel::check(&expressions, &[]));
     fail_if_any(kind, object, &errors)?;
     for warning in kind.strategy.warnings(object, None, None) {
         warnings.add(warning);
@@ -122,6 +124,13 @@ pub fn validate_update(
 ) -> Result<(), ApiError> {
     let mut errors = meta::validate_changed(kind, new.meta(), old.meta(), subresource);
     errors.extend(kind.strategy.validate_update(new, old, subresource));
+    if subresource.is_none() {
+        let (new, old) = (
+            kind.strategy.expressions(new),
+            kind.strategy.expressions(old),
+        );
+        errors.extend(coracle_cel::check(&new, &old));
+    }
     fail_if_any(kind, new, &errors)?;
     for warning in kind.strategy.warnings(new, Some(old), subresource) {
         warnings.add(warning);

@@ -6,24 +6,21 @@
 use std::{
     any::Any,
     collections::{BTreeMap, HashMap},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use cel::{
-    Context, Env, ExecutionError, Program, Value,
+    Context, ExecutionError, Value,
     common::{
-        ast::{ComprehensionExpr, Expr, ListExpr, LiteralValue},
         traits::{Container, Indexer, Iterable, Iterator as Elements, Sizer},
         types::{CelBool, CelInt, CelMap, CelMapKey, CelString, MAP_TYPE, Type},
         value::{CowVal, StaticVal, Val},
     },
-    parser::Macro,
 };
 use coracle_api::quantity::Amount;
+use coracle_cel::{Compiled, Quantity, Scope, Semver};
 use k8s_openapi::api::resource::v1::{Device, DeviceAttribute};
 use semver::Version;
-
-use super::library::{self, Quantity, Semver};
 
 /// More expressions than this are not remembered.
 const REMEMBERED: usize = 512;
@@ -31,20 +28,22 @@ const REMEMBERED: usize = 512;
 type Evaluated<T> = Result<T, ExecutionError>;
 type Boxed = Box<dyn Val>;
 
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
-    let mut environment = Env::stdlib();
-    // They are declared once, so that nothing can be there already.
-    let _ = environment.add_extension(cel::extensions::strings);
-    let _ = environment.add_extension(cel::extensions::lists);
-    let _ = environment.add_extension(library::quantities);
-    let _ = environment.add_extension(library::versions);
-    let _ = environment.add_macro(bind());
-    Arc::new(environment)
-});
-
 /// Expressions compiled once.
-#[derive(Default)]
-pub(crate) struct Selectors(Mutex<HashMap<String, Arc<Result<Program, String>>>>);
+pub(crate) struct Selectors {
+    scope: Scope,
+    known: Mutex<HashMap<String, Known>>,
+}
+
+type Known = Arc<Result<Compiled, String>>;
+
+impl Default for Selectors {
+    fn default() -> Self {
+        Selectors {
+            scope: Scope::device(),
+            known: Mutex::default(),
+        }
+    }
+}
 
 impl Selectors {
     /// Whether the expression selects the device.
@@ -52,14 +51,14 @@ impl Selectors {
     /// # Errors
     /// It is no expression, or cannot be evaluated for this device.
     pub fn matches(&self, expression: &str, device: &DeviceValue) -> Result<bool, String> {
-        let program = self.compiled(expression);
-        let program = match &*program {
-            Ok(program) => program,
+        let compiled = self.compiled(expression);
+        let compiled = match &*compiled {
+            Ok(compiled) => compiled,
             Err(why) => return Err(format!("CEL compile error: {why}")),
         };
-        let mut context = Context::with_env(ENVIRONMENT.clone());
+        let mut context = Context::with_env(self.scope.language().clone());
         context.add_variable_as_val("device", Box::new(device.clone()));
-        match program.execute(&context) {
+        match compiled.program.execute(&context) {
             Ok(Value::Bool(matches)) => Ok(matches),
             Ok(other) => Err(format!(
                 "CEL runtime error: CEL result of type {} could not be converted to bool",
@@ -72,14 +71,13 @@ impl Selectors {
         }
     }
 
-    fn compiled(&self, expression: &str) -> Arc<Result<Program, String>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(program) = known.get(expression) {
-            return program.clone();
+    fn compiled(&self, expression: &str) -> Known {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(compiled) = known.get(expression) {
+            return compiled.clone();
         }
-        let compiled = ENVIRONMENT.compile(expression);
-        let compiled = compiled.map_err(|error| format!("compilation failed: {error}"));
-        let compiled = Arc::new(compiled);
+        let compiled = coracle_cel::compile(expression, &self.scope);
+        let compiled = Arc::new(compiled.map_err(|error| error.to_string()));
         if known.len() >= REMEMBERED {
             known.clear();
         }
@@ -292,34 +290,6 @@ impl Val for DeviceValue {
 }
 
 impl StaticVal for DeviceValue {}
-
-/// `cel.bind(name, value, expression)`: a loop over nothing whose result is the expression.
-fn bind() -> Macro {
-    Macro::receiver("bind", 3, |helper, target, arguments| {
-        let is_ours = target
-            .as_ref()
-            .is_some_and(|target| matches!(&target.expr, Expr::Ident(name) if name == "cel"));
-        let name = match arguments.first().map(|name| &name.expr) {
-            Some(Expr::Ident(name)) if is_ours => name.clone(),
-            _ => return Ok(None),
-        };
-        let mut arguments = std::mem::take(arguments).into_iter().skip(1);
-        let (Some(value), Some(result)) = (arguments.next(), arguments.next()) else {
-            return Ok(None);
-        };
-        let bound = ComprehensionExpr {
-            iter_range: helper.next_expr(Expr::List(ListExpr::new(Vec::new()))),
-            iter_var: "#unused".to_owned(),
-            iter_var2: None,
-            accu_init: value,
-            loop_cond: helper.next_expr(Expr::Literal(LiteralValue::Boolean(false.into()))),
-            loop_step: helper.next_expr(Expr::Ident(name.clone())),
-            accu_var: name,
-            result,
-        };
-        Ok(Some(helper.next_expr(Expr::Comprehension(Box::new(bound)))))
-    })
-}
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,6 @@ mod capacity;
 mod cases;
 pub(crate) mod cel;
 pub(crate) mod extended;
-mod library;
 mod pools;
 pub(crate) mod request;
 mod result;

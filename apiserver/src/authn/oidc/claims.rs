@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cel::Value as CelValue;
 use coracle_api::Identity;
+use coracle_cel::Scope;
 use serde_json::Value;
 
 use super::{
@@ -18,7 +19,7 @@ const USER: &str = "user";
 /// Where a value comes from.
 enum Source {
     Claim { name: String, prefix: String },
-    Expression(Expression),
+    Expression(Box<Expression>),
     Nowhere,
 }
 
@@ -41,12 +42,12 @@ pub(super) struct Mapping {
 
 impl Mapping {
     pub fn new(jwt: &JwtAuthenticator) -> Result<Self, ConfigurationError> {
-        let compile = |source: &str, variable| {
-            Expression::compile(source, variable).map_err(ConfigurationError::Invalid)
+        let compile = |source: &str| {
+            Expression::compile(source, Scope::claims()).map_err(ConfigurationError::Invalid)
         };
         let source = |from: &PrefixedClaimOrExpression| -> Result<Source, ConfigurationError> {
             Ok(if !from.expression.is_empty() {
-                Source::Expression(compile(&from.expression, CLAIMS)?)
+                Source::Expression(Box::new(compile(&from.expression)?))
             } else if !from.claim.is_empty() {
                 Source::Claim {
                     name: from.claim.clone(),
@@ -56,9 +57,10 @@ impl Mapping {
                 Source::Nowhere
             })
         };
-        let rule = |expression: &str, message: &str, variable| {
+        let rule = |expression: &str, message: &str, scope| {
             Ok(Rule {
-                expression: compile(expression, variable)?,
+                expression: Expression::compile_rule(expression, scope)
+                    .map_err(ConfigurationError::Invalid)?,
                 message: message.to_owned(),
             })
         };
@@ -75,7 +77,7 @@ impl Mapping {
             extra: mappings
                 .extra
                 .iter()
-                .map(|extra| Ok((extra.key.clone(), compile(&extra.value_expression, CLAIMS)?)))
+                .map(|extra| Ok((extra.key.clone(), compile(&extra.value_expression)?)))
                 .collect::<Result<_, ConfigurationError>>()?,
             required: claim_rules
                 .clone()
@@ -84,12 +86,12 @@ impl Mapping {
                 .collect(),
             claim_rules: claim_rules
                 .filter(|rule| !rule.expression.is_empty())
-                .map(|given| rule(&given.expression, &given.message, CLAIMS))
+                .map(|given| rule(&given.expression, &given.message, Scope::claims()))
                 .collect::<Result<_, ConfigurationError>>()?,
             user_rules: jwt
                 .user_validation_rules
                 .iter()
-                .map(|given| rule(&given.expression, &given.message, USER))
+                .map(|given| rule(&given.expression, &given.message, Scope::user()))
                 .collect::<Result<_, ConfigurationError>>()?,
         })
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use coracle_api::field::{ErrorList, Path};
+use coracle_cel::Scope;
 use http::Uri;
 use serde::Deserialize;
 
@@ -238,7 +239,7 @@ impl JwtAuthenticator {
             } else if !seen.insert(&rule.expression) {
                 errors.push(path.duplicate(rule.expression.as_str()));
             } else {
-                compile(&rule.expression, "user", &path, errors);
+                compile_rule(&rule.expression, Scope::user(), &path, errors);
             }
         }
     }
@@ -273,7 +274,7 @@ impl JwtAuthenticator {
                     }
                     let path = path.child("expression");
                     if expressions.insert(&rule.expression) {
-                        compile(&rule.expression, "claims", &path, errors);
+                        compile_rule(&rule.expression, Scope::claims(), &path, errors);
                     } else {
                         errors.push(path.duplicate(rule.expression.as_str()));
                     }
@@ -292,7 +293,7 @@ impl JwtAuthenticator {
             errors.push(uid.invalid("", "claim and expression can't both be set"));
         } else if !mappings.uid.expression.is_empty() {
             let expression = uid.child("expression");
-            compile(&mappings.uid.expression, "claims", &expression, errors);
+            compile(&mappings.uid.expression, &expression, errors);
         }
         let mut seen = BTreeSet::new();
         for (index, extra) in mappings.extra.iter().enumerate() {
@@ -306,7 +307,7 @@ impl JwtAuthenticator {
             if extra.value_expression.is_empty() {
                 errors.push(path.required(""));
             } else {
-                compile(&extra.value_expression, "claims", &path, errors);
+                compile(&extra.value_expression, &path, errors);
             }
         }
         if self.trusts_unverified_email() {
@@ -319,7 +320,8 @@ impl JwtAuthenticator {
 
     fn trusts_unverified_email(&self) -> bool {
         let selects = |source: &str, field| {
-            Expression::compile(source, "claims").is_ok_and(|expression| expression.selects(field))
+            Expression::compile(source, Scope::claims())
+                .is_ok_and(|expression| expression.selects(field))
         };
         let username = &self.claim_mappings.username.expression;
         let extra = self.claim_mappings.extra.iter();
@@ -446,7 +448,7 @@ fn validate_source(
                     "may not be specified when expression is set",
                 ));
             }
-            compile(&source.expression, "claims", &path.child("expression"), errors);
+            compile(&source.expression, &path.child("expression"), errors);
         }
         (false, true) if source.prefix.is_none() => errors.push(path.child("prefix").required(
             "prefix is required when claim is set. It can be set to an empty string to disable prefixing",
@@ -479,8 +481,14 @@ fn validate_key(key: &str, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn compile(source: &str, variable: &str, path: &Path, errors: &mut ErrorList) {
-    if let Err(error) = Expression::compile(source, variable) {
+fn compile(source: &str, path: &Path, errors: &mut ErrorList) {
+    if let Err(error) = Expression::compile(source, Scope::claims()) {
+        errors.push(path.invalid(source, error));
+    }
+}
+
+fn compile_rule(source: &str, scope: Scope, path: &Path, errors: &mut ErrorList) {
+    if let Err(error) = Expression::compile_rule(source, scope) {
         errors.push(path.invalid(source, error));
     }
 }

@@ -1,68 +1,49 @@
 //! The CEL expressions of an AuthenticationConfiguration.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, LazyLock},
-};
+use std::collections::HashMap;
 
-use cel::{
-    Context, Env, Program, Value as CelValue,
-    common::ast::{EntryExpr, Expr, IdedExpr},
-};
+use cel::{Context, Value as CelValue};
 use coracle_api::Identity;
+use coracle_cel::{Compiled, Scope, Type};
 use serde_json::Value;
-
-/// What values' types are called.
-const TYPES: [&str; 10] = [
-    "bool",
-    "bytes",
-    "double",
-    "int",
-    "list",
-    "map",
-    "null_type",
-    "string",
-    "type",
-    "uint",
-];
-
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
-    let mut environment = Env::stdlib();
-    // They are declared once, so that nothing can be there already.
-    let _ = environment.add_extension(cel::extensions::strings);
-    let _ = environment.add_extension(cel::extensions::lists);
-    Arc::new(environment)
-});
 
 /// A compiled expression.
 pub(super) struct Expression {
     pub source: String,
-    program: Program,
+    scope: Scope,
+    compiled: Compiled,
 }
 
 impl Expression {
     /// # Errors
-    /// It cannot be parsed, or speaks of something else than `variable`.
-    pub fn compile(source: &str, variable: &str) -> Result<Self, String> {
-        let program = ENVIRONMENT
-            .compile(source)
-            .map_err(|error| format!("compilation failed: {error}"))?;
-        if let Some(other) = undeclared(program.expression(), &mut vec![variable]) {
-            return Err(format!(
-                "compilation failed: undeclared reference to '{other}' (in container '')"
-            ));
-        }
+    /// It is no expression, or speaks of something else than the scope has.
+    pub fn compile(source: &str, scope: Scope) -> Result<Self, String> {
+        let compiled = coracle_cel::compile(source, &scope).map_err(|error| error.to_string())?;
         Ok(Expression {
             source: source.to_owned(),
-            program,
+            scope,
+            compiled,
         })
+    }
+
+    /// One that must be true.
+    ///
+    /// # Errors
+    /// Those of [`Expression::compile`], and another type than `bool`.
+    pub fn compile_rule(source: &str, scope: Scope) -> Result<Self, String> {
+        let rule = Self::compile(source, scope)?;
+        match rule.compiled.result {
+            Type::Bool => Ok(rule),
+            _ => Err("must evaluate to bool".to_owned()),
+        }
     }
 
     /// The value, where `variable` has this one.
     pub fn evaluate(&self, variable: &str, value: &CelValue) -> Result<CelValue, String> {
-        let mut context = Context::with_env(ENVIRONMENT.clone());
+        let mut context = Context::with_env(self.scope.language().clone());
         context.add_variable_from_value(variable, value.clone());
-        self.program
+        self.compiled
+            .program
             .execute(&context)
             .map_err(|error| format!("expression '{}' resulted in error: {error}", self.source))
     }
@@ -78,49 +59,6 @@ impl Expression {
                     !next.is_some_and(|next| next.is_alphanumeric() || next == '_')
                 })
             })
-    }
-}
-
-/// The first name that is neither declared here nor a type's.
-fn undeclared<'e>(expression: &'e IdedExpr, declared: &mut Vec<&'e str>) -> Option<&'e str> {
-    let any = |parts: Vec<&'e IdedExpr>, declared: &mut Vec<&'e str>| {
-        parts
-            .into_iter()
-            .find_map(|part| undeclared(part, declared))
-    };
-    match &expression.expr {
-        Expr::Ident(name) => {
-            let known = name.starts_with('@')
-                || TYPES.contains(&name.as_str())
-                || declared.contains(&name.as_str());
-            (!known).then_some(name)
-        }
-        Expr::Call(call) => {
-            let target = call.target.iter().map(|target| &**target);
-            any(target.chain(&call.args).collect(), declared)
-        }
-        Expr::List(list) => any(list.elements.iter().collect(), declared),
-        Expr::Select(select) => undeclared(&select.operand, declared),
-        Expr::Map(map) => {
-            let parts = map.entries.iter().flat_map(|entry| match &entry.expr {
-                EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
-                EntryExpr::StructField(field) => vec![&field.value],
-            });
-            any(parts.collect(), declared)
-        }
-        Expr::Comprehension(loops) => {
-            if let Some(other) = any(vec![&loops.iter_range, &loops.accu_init], declared) {
-                return Some(other);
-            }
-            let before = declared.len();
-            declared.extend([loops.iter_var.as_str(), loops.accu_var.as_str()]);
-            declared.extend(loops.iter_var2.as_deref());
-            let parts = vec![&loops.loop_cond, &loops.loop_step, &loops.result];
-            let found = any(parts, declared);
-            declared.truncate(before);
-            found
-        }
-        Expr::Struct(_) | Expr::Literal(_) | Expr::Unspecified => None,
     }
 }
 

@@ -146,7 +146,7 @@ fn a_claim_that_is_elsewhere_is_given_up() {
 #[test]
 fn errors_are_not_mistaken_for_a_lack_of_devices() {
     let mut world = world();
-    let selector = json!([{ "cel": { "expression": "device.nothing" } }]);
+    let selector = json!([{ "cel": { "expression": "device.attributes['d'].nothing" } }]);
     let mut broken = claim("c", json!({}));
     broken["spec"]["devices"]["requests"][0]["exactly"]["selectors"] = selector;
     world.surroundings.devices.add_claim(broken);

@@ -64,7 +64,7 @@ macro_rules! plain_value {
 
 /// `kubernetes.Quantity`
 #[derive(Clone, Debug)]
-pub(super) struct Quantity(pub Amount);
+pub struct Quantity(pub Amount);
 
 impl Quantity {
     fn order(&self, other: &Self) -> std::cmp::Ordering {
@@ -74,7 +74,7 @@ impl Quantity {
 
 /// `kubernetes.Semver`
 #[derive(Clone, Debug)]
-pub(super) struct Semver(pub Version);
+pub struct Semver(pub Version);
 
 impl Semver {
     fn order(&self, other: &Self) -> std::cmp::Ordering {
@@ -94,7 +94,7 @@ mod semver_value {
     plain_value!(Semver, TYPE, "kubernetes.Semver");
 }
 
-pub(super) fn quantities(environment: &mut Env) -> Result<(), cel::DeclarationError> {
+pub(crate) fn quantities(environment: &mut Env) -> Result<(), cel::DeclarationError> {
     use quantity_value::{compare_to, is_greater_than, is_less_than};
 
     fn failed(error: impl ToString) -> ExecutionError {
@@ -137,7 +137,7 @@ pub(super) fn quantities(environment: &mut Env) -> Result<(), cel::DeclarationEr
     environment.add_type(<Quantity as Val>::cel_type().to_owned())?;
     cel::add_overload!(environment, fn quantity: (CelString<'_>) -> Result<Quantity>, name = "quantity")?;
     cel::add_overload!(environment, fn is_quantity: (CelString<'_>) -> CelBool, name = "isQuantity")?;
-    cel::add_member_overload!(environment, fn sign: (Quantity) -> CelInt, name = "sign")?;
+    cel::add_overload!(environment, fn sign: (Quantity) -> CelInt, name = "sign")?;
     cel::add_member_overload!(environment, fn is_integer: (Quantity) -> CelBool, name = "isInteger")?;
     cel::add_member_overload!(environment, fn as_integer: (Quantity) -> Result<CelInt>, name = "asInteger")?;
     cel::add_member_overload!(environment, fn as_float: (Quantity) -> CelDouble, name = "asApproximateFloat")?;
@@ -151,7 +151,7 @@ pub(super) fn quantities(environment: &mut Env) -> Result<(), cel::DeclarationEr
     Ok(())
 }
 
-pub(super) fn versions(environment: &mut Env) -> Result<(), cel::DeclarationError> {
+pub(crate) fn versions(environment: &mut Env) -> Result<(), cel::DeclarationError> {
     use semver_value::{compare_to, is_greater_than, is_less_than};
 
     fn parsed(text: &str) -> Evaluated<Semver> {
