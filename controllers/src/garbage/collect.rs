@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use super::{
     Collector,
-    graph::{Identity, Kind, View},
+    graph::View,
+    node::{Identity, Kind},
+    uid::Uid,
 };
 use crate::{Error, error, work::Done};
 
@@ -39,7 +41,7 @@ enum Place {
 
 impl Collector {
     /// Deletes the object if none of its owners exists.
-    pub(super) async fn attempt_to_delete(&self, uid: &str) -> Result<Done, Error> {
+    pub(super) async fn attempt_to_delete(&self, uid: &Uid) -> Result<Done, Error> {
         let Some(view) = self.graph.lock().view(uid) else {
             return Ok(Done::Settled);
         };
@@ -51,7 +53,7 @@ impl Collector {
             Place::Nowhere => return Ok(Done::Settled),
         };
         let latest = get(&api, &view.identity.name).await?;
-        let Some(latest) = latest.filter(|meta| meta.uid.as_deref() == Some(uid)) else {
+        let Some(latest) = latest.filter(|meta| is(meta, uid)) else {
             self.is_absent(&view.identity);
             return Ok(Done::Settled);
         };
@@ -208,14 +210,14 @@ impl Collector {
     }
 
     /// Sets the dependents of the object free, and then lets it go.
-    pub(super) async fn attempt_to_orphan(&self, uid: &str) -> Result<Done, Error> {
+    pub(super) async fn attempt_to_orphan(&self, uid: &Uid) -> Result<Done, Error> {
         let Some(view) = self.graph.lock().view(uid) else {
             return Ok(Done::Settled);
         };
         for dependent in &view.dependents {
             let identity = &dependent.identity;
             if let Place::Api(api) = self.place(&identity.kind, &identity.namespace)? {
-                drop_owners(&api, identity, &[uid.to_owned()]).await?;
+                drop_owners(&api, identity, &[uid.to_string()]).await?;
             }
         }
         if let Place::Api(api) = self.place(&view.identity.kind, &view.identity.namespace)? {
@@ -228,6 +230,10 @@ impl Collector {
 enum Found {
     Absent,
     There(Box<ObjectMeta>),
+}
+
+fn is(meta: &ObjectMeta, uid: &Uid) -> bool {
+    meta.uid.as_deref().is_some_and(|text| uid.is(text))
 }
 
 fn get<'a>(
@@ -270,7 +276,8 @@ async fn drop_owners(
         .iter()
         .map(|uid| json!({ "$patch": "delete", "uid": uid }))
         .collect();
-    let strategic = json!({ "metadata": { "uid": &*identity.uid, "ownerReferences": references } });
+    let strategic =
+        json!({ "metadata": { "uid": identity.uid.to_string(), "ownerReferences": references } });
     let keep = |owners: Vec<OwnerReference>| {
         let owners = owners.into_iter();
         owners.filter(|owner| !uids.contains(&owner.uid)).collect()
@@ -287,12 +294,11 @@ async fn unblock(api: &Api<DynamicObject>, view: &View) -> Result<(), Error> {
         .map(|owner| {
             json!({
                 "apiVersion": owner.kind.api_version, "kind": owner.kind.kind,
-                "name": &*owner.name, "uid": &*owner.uid, "blockOwnerDeletion": false,
+                "name": &*owner.name, "uid": owner.uid.to_string(), "blockOwnerDeletion": false,
             })
         })
         .collect();
-    let strategic =
-        json!({ "metadata": { "uid": &*view.identity.uid, "ownerReferences": references } });
+    let strategic = json!({ "metadata": { "uid": view.identity.uid.to_string(), "ownerReferences": references } });
     let free = |owners: Vec<OwnerReference>| {
         let owners = owners.into_iter();
         owners
@@ -324,7 +330,7 @@ async fn patch_owners(
     let Some(latest) = get(api, name).await? else {
         return Ok(());
     };
-    if latest.uid.as_deref() != Some(&*identity.uid) {
+    if !is(&latest, &identity.uid) {
         return Ok(());
     }
     let merge = json!({ "metadata": {
@@ -344,10 +350,13 @@ async fn remove_finalizer(
         let Some(mut latest) = get(api, &identity.name).await? else {
             return Ok(());
         };
+        if !is(&latest, &identity.uid) {
+            return Ok(());
+        }
         let finalizers = latest.finalizers.get_or_insert_default();
         let count = finalizers.len();
         finalizers.retain(|one| one != finalizer);
-        if latest.uid.as_deref() != Some(&*identity.uid) || finalizers.len() == count {
+        if finalizers.len() == count {
             return Ok(());
         }
         let merge = json!({ "metadata": {

@@ -5,80 +5,17 @@
 //! graph as virtual nodes until they are seen, or found not to exist.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
-    fmt,
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
-pub(super) type Uid = Arc<str>;
+use super::{
+    node::{Identity, Kind, Node, Owner, Ties},
+    uid::Uid,
+};
 
 /// Identities known not to exist that are remembered.
 const ABSENT: usize = 500;
-
-/// The `apiVersion` and `kind` of an object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Kind {
-    pub api_version: String,
-    pub kind: String,
-}
-
-/// Which object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Identity {
-    pub kind: Arc<Kind>,
-    /// Empty for objects of the cluster.
-    pub namespace: Box<str>,
-    pub name: Box<str>,
-    pub uid: Uid,
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "[{}/{}, namespace: {}, name: {}, uid: {}]",
-            self.kind.api_version, self.kind.kind, self.namespace, self.name, self.uid
-        )
-    }
-}
-
-impl Identity {
-    fn order(&self) -> [&str; 5] {
-        [
-            &self.kind.kind,
-            &self.kind.api_version,
-            &self.namespace,
-            &self.name,
-            &self.uid,
-        ]
-    }
-}
-
-/// An owner as its dependent names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub kind: Arc<Kind>,
-    pub name: Box<str>,
-    pub uid: Uid,
-    /// `blockOwnerDeletion`
-    pub blocks: bool,
-}
-
-impl Owner {
-    fn is(&self, identity: &Identity) -> bool {
-        self.uid == identity.uid && self.name == identity.name && self.kind == identity.kind
-    }
-
-    /// The owner as an object of that namespace.
-    pub fn identity(&self, namespace: &str) -> Identity {
-        Identity {
-            kind: self.kind.clone(),
-            namespace: namespace.into(),
-            name: self.name.clone(),
-            uid: self.uid.clone(),
-        }
-    }
-}
 
 /// An object as a watch shows it.
 #[derive(Clone, Debug)]
@@ -91,20 +28,6 @@ pub(super) struct Seen {
     pub foreground: bool,
     /// It has the finalizer `orphan`.
     pub orphan: bool,
-}
-
-#[derive(Debug)]
-struct Node {
-    identity: Identity,
-    owners: Box<[Owner]>,
-    dependents: BTreeSet<Uid>,
-    /// Known only from a dependent's reference.
-    is_virtual: bool,
-    deleted: bool,
-    /// It goes once its dependents have gone.
-    deleting_dependents: bool,
-    /// Its dependents are to be set free, as it was last seen.
-    orphaning: bool,
 }
 
 /// What has to be looked at.
@@ -166,34 +89,36 @@ impl Graph {
 
     /// The uids of the observed objects of a kind.
     pub fn observed(&self, kind: &Arc<Kind>) -> Vec<Uid> {
-        let nodes = self.nodes.values();
-        nodes
-            .filter(|node| !node.is_virtual && node.identity.kind == *kind)
-            .map(|node| node.identity.uid.clone())
+        self.nodes
+            .iter()
+            .filter(|(_, node)| !node.is_virtual && node.kind == *kind)
+            .map(|(uid, _)| uid.clone())
             .collect()
     }
 
-    pub fn view(&self, uid: &str) -> Option<View> {
+    pub fn view(&self, uid: &Uid) -> Option<View> {
         let node = self.nodes.get(uid)?;
-        let dependents = node.dependents.iter();
-        let dependents = dependents
-            .filter_map(|uid| self.nodes.get(uid))
-            .map(|dependent| Dependent {
-                identity: dependent.identity.clone(),
-                deleting_dependents: dependent.deleting_dependents,
-                blocks: dependent
-                    .owners
-                    .iter()
-                    .any(|owner| owner.uid == node.identity.uid && owner.blocks),
-            });
+        let dependents = self.dependents(node).map(|(name, dependent)| Dependent {
+            identity: dependent.identity(name),
+            deleting_dependents: dependent.deleting_dependents,
+            blocks: dependent
+                .owners()
+                .iter()
+                .any(|owner| owner.uid == *uid && owner.blocks),
+        });
         Some(View {
-            identity: node.identity.clone(),
-            owners: node.owners.clone(),
+            identity: node.identity(uid),
+            owners: node.owners().into(),
             is_virtual: node.is_virtual,
             deleted: node.deleted,
             deleting_dependents: node.deleting_dependents,
             dependents: dependents.collect(),
         })
+    }
+
+    fn dependents<'g>(&'g self, node: &'g Node) -> impl Iterator<Item = (&'g Uid, &'g Node)> {
+        node.dependents()
+            .filter_map(|uid| Some((uid, self.nodes.get(uid)?)))
     }
 
     /// Whether the object is known not to exist.
@@ -214,7 +139,7 @@ impl Graph {
     }
 
     /// An object was added or modified.
-    pub fn observe(&mut self, seen: Seen) -> Vec<Effect> {
+    pub fn observe(&mut self, seen: &Seen) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.confirm(&seen.identity, &mut effects);
         let uid = seen.identity.uid.clone();
@@ -224,15 +149,8 @@ impl Graph {
         if known.is_some() {
             self.update_owners(&uid, &seen.owners, &mut effects);
         } else {
-            let node = Node {
-                identity: seen.identity,
-                owners: seen.owners.clone(),
-                dependents: BTreeSet::new(),
-                is_virtual: false,
-                deleted: seen.deleted,
-                deleting_dependents: false,
-                orphaning: false,
-            };
+            let mut node = Node::new(&seen.identity, false);
+            node.set_owners(&seen.owners);
             self.nodes.insert(uid.clone(), node);
             self.attach(&uid, &seen.owners, &mut effects);
         }
@@ -248,7 +166,7 @@ impl Graph {
         } else if seen.deleted && seen.foreground {
             node.deleting_dependents = true;
             if !waited {
-                effects.extend(node.dependents.iter().cloned().map(Effect::Delete));
+                effects.extend(node.dependents().cloned().map(Effect::Delete));
                 effects.push(Effect::Delete(uid));
             }
         }
@@ -264,18 +182,17 @@ impl Graph {
             return;
         }
         node.is_virtual = false;
-        if node.identity == *identity {
+        if node.is_at(identity) {
             return;
         }
-        node.identity = identity.clone();
+        node.rename(identity);
         let (_, others) = self.partition(identity);
         for uid in others {
             let Some(dependent) = self.nodes.get(&uid) else {
                 continue;
             };
-            if !identity.namespace.is_empty() && dependent.identity.namespace != identity.namespace
-            {
-                effects.extend(invalid(dependent, &identity.uid));
+            if !identity.namespace.is_empty() && dependent.namespace() != &*identity.namespace {
+                effects.extend(invalid(&uid, dependent, &identity.uid));
             }
             effects.push(Effect::Delete(uid));
         }
@@ -285,10 +202,11 @@ impl Graph {
         let Some(node) = self.nodes.get_mut(uid) else {
             return;
         };
-        if *node.owners == *owners {
+        if node.owners() == owners {
             return;
         }
-        let former = std::mem::replace(&mut node.owners, owners.into());
+        let former: Box<[Owner]> = node.owners().into();
+        node.set_owners(owners);
         let find = |list: &[Owner], uid: &Uid| list.iter().find(|one| one.uid == *uid).cloned();
         for old in &former {
             let new = find(owners, &old.uid);
@@ -300,7 +218,7 @@ impl Graph {
             if new.is_none()
                 && let Some(owner) = self.nodes.get_mut(&old.uid)
             {
-                owner.dependents.remove(uid);
+                owner.remove_dependent(uid);
             }
         }
         let added: Vec<Owner> = owners
@@ -316,29 +234,22 @@ impl Graph {
         let Some(dependent) = self.nodes.get(uid) else {
             return;
         };
-        let identity = dependent.identity.clone();
+        let identity = dependent.identity(uid);
         let mut suspicious = false;
         for owner in owners {
             let Some(node) = self.nodes.get_mut(&owner.uid) else {
-                let node = Node {
-                    identity: owner.identity(&identity.namespace),
-                    owners: Box::default(),
-                    dependents: [uid.clone()].into(),
-                    is_virtual: true,
-                    deleted: false,
-                    deleting_dependents: false,
-                    orphaning: false,
-                };
+                let mut node = Node::new(&owner.identity(&identity.namespace), true);
+                node.add_dependent(uid.clone());
                 self.nodes.insert(owner.uid.clone(), node);
                 effects.push(Effect::Delete(owner.uid.clone()));
                 continue;
             };
-            node.dependents.insert(uid.clone());
+            node.add_dependent(uid.clone());
             if suspicious {
                 continue;
             }
-            let namespaced = !node.identity.namespace.is_empty();
-            let elsewhere = node.identity.namespace != identity.namespace;
+            let namespaced = !node.namespace().is_empty();
+            let elsewhere = node.namespace() != &*identity.namespace;
             if namespaced && elsewhere {
                 suspicious = true;
                 if !node.is_virtual {
@@ -348,7 +259,8 @@ impl Graph {
                     });
                 }
             } else {
-                suspicious = !owner.is(&node.identity) || elsewhere && node.is_virtual;
+                suspicious = !owner.is(&node.kind, node.namespace_and_name().1)
+                    || elsewhere && node.is_virtual;
             }
         }
         if suspicious {
@@ -370,12 +282,12 @@ impl Graph {
         let Some(node) = self.nodes.get(&identity.uid) else {
             return effects;
         };
-        let (is_virtual, known) = (node.is_virtual, node.identity.clone());
+        let (is_virtual, known) = (node.is_virtual, node.is_at(identity));
         let (matching, others) = self.partition(identity);
         let keep = if is_virtual {
             !others.is_empty()
         } else {
-            known != *identity
+            !known
         };
         if !keep {
             self.remove(identity, &mut effects);
@@ -387,11 +299,11 @@ impl Graph {
             effects.extend(matching.into_iter().map(Effect::Delete));
         }
         if is_virtual
-            && known == *identity
+            && known
             && let Some(other) = self.alternate(&others, identity)
             && let Some(node) = self.nodes.get_mut(&identity.uid)
         {
-            node.identity = other;
+            node.rename(&other);
             effects.push(Effect::DeleteLater(identity.uid.clone()));
         }
         effects
@@ -401,16 +313,19 @@ impl Graph {
         let Some(node) = self.nodes.remove(&identity.uid) else {
             return;
         };
-        for owner in &node.owners {
+        let Some(Ties { owners, dependents }) = node.ties.map(|ties| *ties) else {
+            return;
+        };
+        for owner in &owners {
             if let Some(owner) = self.nodes.get_mut(&owner.uid) {
-                owner.dependents.remove(&identity.uid);
+                owner.remove_dependent(&identity.uid);
             }
         }
-        if !node.dependents.is_empty() {
+        if !dependents.is_empty() {
             self.note_absent(identity.clone());
         }
-        effects.extend(node.dependents.into_iter().map(Effect::Delete));
-        for owner in &node.owners {
+        effects.extend(dependents.into_iter().map(Effect::Delete));
+        for owner in &owners {
             let waits = self.nodes.get(&owner.uid);
             if waits.is_some_and(|owner| owner.deleting_dependents) {
                 effects.push(Effect::Delete(owner.uid.clone()));
@@ -424,17 +339,15 @@ impl Graph {
         let Some(node) = self.nodes.get(&owner.uid) else {
             return (matching, others);
         };
-        for uid in &node.dependents {
-            let Some(dependent) = self.nodes.get(uid) else {
-                continue;
-            };
+        for (uid, dependent) in self.dependents(node) {
             let elsewhere =
-                !owner.namespace.is_empty() && dependent.identity.namespace != owner.namespace;
-            let mut named = dependent.owners.iter().filter(|one| one.uid == owner.uid);
-            if elsewhere || named.clone().any(|one| !one.is(owner)) {
+                !owner.namespace.is_empty() && dependent.namespace() != &*owner.namespace;
+            let named = dependent.owners().iter();
+            let mut named = named.filter(|one| one.uid == owner.uid);
+            if elsewhere || named.clone().any(|one| !one.is(&owner.kind, &owner.name)) {
                 others.push(uid.clone());
             }
-            if !elsewhere && named.any(|one| one.is(owner)) {
+            if !elsewhere && named.any(|one| one.is(&owner.kind, &owner.name)) {
                 matching.push(uid.clone());
             }
         }
@@ -446,9 +359,9 @@ impl Graph {
     fn alternate(&self, dependents: &[Uid], absent: &Identity) -> Option<Identity> {
         let mut found: Vec<Identity> = Vec::new();
         for dependent in dependents.iter().filter_map(|uid| self.nodes.get(uid)) {
-            let namespace = &dependent.identity.namespace;
-            for owner in dependent.owners.iter().filter(|one| one.uid == absent.uid) {
-                let mut identity = owner.identity(namespace);
+            let owners = dependent.owners().iter();
+            for owner in owners.filter(|one| one.uid == absent.uid) {
+                let mut identity = owner.identity(dependent.namespace());
                 if absent.namespace.is_empty() && identity.kind == absent.kind {
                     identity.namespace = Box::default();
                 }
@@ -463,11 +376,11 @@ impl Graph {
     }
 }
 
-fn invalid(dependent: &Node, owner: &Uid) -> Option<Effect> {
-    let reference = dependent.owners.iter().find(|one| one.uid == *owner)?;
+fn invalid(uid: &Uid, dependent: &Node, owner: &Uid) -> Option<Effect> {
+    let reference = dependent.owners().iter().find(|one| one.uid == *owner)?;
     Some(Effect::Invalid {
-        dependent: dependent.identity.clone(),
-        owner: reference.identity(&dependent.identity.namespace),
+        dependent: dependent.identity(uid),
+        owner: reference.identity(dependent.namespace()),
     })
 }
 

@@ -7,6 +7,8 @@
 
 mod collect;
 mod graph;
+mod node;
+mod uid;
 mod watch;
 
 use std::{collections::HashMap, sync::Arc};
@@ -18,7 +20,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::graph::{Effect, Graph, Kind, Uid};
+use self::{
+    graph::{Effect, Graph},
+    node::Kind,
+    uid::Uid,
+};
 use crate::{Context, Error, discovery::Served, work};
 
 const NAME: &str = "garbage-collector-controller";

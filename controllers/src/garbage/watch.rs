@@ -21,7 +21,9 @@ use tokio::{
 
 use super::{
     Collector,
-    graph::{Identity, Kind, Owner, Seen},
+    graph::Seen,
+    node::{Identity, Kind, Owner},
+    uid::Uid,
 };
 use crate::{
     context::Removed,
@@ -220,7 +222,8 @@ impl Watcher {
         loop {
             let page = self.api.list_metadata(&params).await?;
             for object in &page.items {
-                gone.remove(object.metadata.uid.as_deref().unwrap_or_default());
+                let uid = object.metadata.uid.as_deref().unwrap_or_default();
+                gone.remove(&Uid::from(uid));
                 self.apply(object);
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -303,7 +306,7 @@ impl Watcher {
                 blocks: owner.block_owner_deletion == Some(true),
             })
             .collect();
-        let effects = graph.observe(Seen {
+        let effects = graph.observe(&Seen {
             identity,
             owners,
             deleted: object.metadata.deletion_timestamp.is_some(),
