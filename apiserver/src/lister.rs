@@ -101,7 +101,7 @@ impl<T: Typed> Lister<T> {
     fn decode(&self, entry: &Entry) -> Option<Shared<T>> {
         entry
             .object(&**self.cache.strategy())
-            .inspect_err(|error| tracing::error!(key = %entry.key, %error, "cannot be decoded"))
+            .inspect_err(|error| tracing::error!(key = %entry.key(), %error, "cannot be decoded"))
             .ok()
             .map(|object| Shared {
                 object,

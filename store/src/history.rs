@@ -83,17 +83,19 @@ fn weight(event: &Event) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::KeyValue;
 
     fn put(revision: Revision, bytes: usize) -> Event {
         Event::Put {
-            current: KeyValue {
+            current: Arc::new(KeyValue {
                 key: "k".into(),
                 value: vec![0; bytes].into(),
                 create_revision: 1,
                 mod_revision: revision,
-            },
+            }),
             previous: None,
         }
     }

@@ -31,7 +31,7 @@ pub use written::Written;
 /// A point in the store's history. 0 is "before everything"; the first write gets 1 or more.
 pub type Revision = u64;
 
-/// One key as it stood at some revision.
+/// One key as it stood at some revision. Whoever holds it shares one [`Arc`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
     pub key: Arc<str>,
@@ -81,20 +81,20 @@ pub struct Transaction {
 pub struct Listing {
     /// The revision the listing was taken at.
     pub revision: Revision,
-    pub items: Vec<KeyValue>,
+    pub items: Vec<Arc<KeyValue>>,
 }
 
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Put {
-        current: KeyValue,
-        previous: Option<KeyValue>,
+        current: Arc<KeyValue>,
+        previous: Option<Arc<KeyValue>>,
     },
     /// `revision` is the revision of the deletion; `previous` is the key as it last stood.
     Delete {
         revision: Revision,
-        previous: KeyValue,
+        previous: Arc<KeyValue>,
     },
 }
 
@@ -137,7 +137,7 @@ pub enum Error {
     #[error("comparison failed")]
     Conflict {
         key: Arc<str>,
-        current: Option<KeyValue>,
+        current: Option<Arc<KeyValue>>,
     },
     /// The revision asked for is older than the history that is kept.
     #[error("revision {requested} has been compacted, the oldest is {oldest}")]
@@ -170,7 +170,7 @@ pub trait Store: Send + Sync + 'static {
     async fn revision(&self) -> Result<Revision, Error>;
 
     /// The key as it stands now, or `None`.
-    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error>;
+    async fn get(&self, key: &str) -> Result<Option<Arc<KeyValue>>, Error>;
 
     /// Every key that starts with `prefix`, as they stand now.
     async fn list(&self, prefix: &str) -> Result<Listing, Error>;

@@ -15,7 +15,7 @@ pub(crate) struct Change {
     pub revision: Revision,
     /// The object from now on; `None` for a deletion.
     pub object: Option<Object>,
-    pub previous: Option<KeyValue>,
+    pub previous: Option<Arc<KeyValue>>,
     /// The row that held the previous object; 0 when there was none.
     pub previous_row: i64,
     /// As in [`Transaction`].
@@ -32,7 +32,7 @@ impl Change {
             return false;
         };
         let before = self.previous.as_ref().filter(|_| self.frees);
-        before.is_none_or(|before| new.value.len() > before.value.len() + GROWTH)
+        before.is_none_or(|before| new.stored.value.len() > before.value.len() + GROWTH)
     }
 }
 
@@ -65,13 +65,10 @@ impl Stage {
         Ok(self.changes.len() > before)
     }
 
-    fn current<'a>(&'a self, state: &'a State, key: &str) -> Option<(&'a Arc<str>, &'a Object)> {
+    fn current<'a>(&'a self, state: &'a State, key: &str) -> Option<&'a Object> {
         match self.latest.get(key) {
-            Some(&index) => {
-                let change = &self.changes[index];
-                change.object.as_ref().map(|object| (&change.key, object))
-            }
-            None => state.objects.get_key_value(key),
+            Some(&index) => self.changes[index].object.as_ref(),
+            None => state.objects.get(key),
         }
     }
 
@@ -83,7 +80,7 @@ impl Stage {
             }
             Compare::ModRevision(key, revision) => {
                 let current = self.current(state, key);
-                let holds = current.is_some_and(|(_, object)| object.mod_revision == *revision);
+                let holds = current.is_some_and(|object| object.stored.mod_revision == *revision);
                 (key, holds, current)
             }
         };
@@ -92,7 +89,7 @@ impl Stage {
         }
         Err(Error::Conflict {
             key: key.clone(),
-            current: current.map(|(key, object)| object.key_value(key)),
+            current: current.map(|object| object.stored.clone()),
         })
     }
 
@@ -106,19 +103,23 @@ impl Stage {
     ) {
         let (Write::Put { key, .. } | Write::Delete { key }) = write;
         let current = self.current(state, key);
-        let previous = current.map(|(key, object)| object.key_value(key));
-        let previous_row = current.map_or(0, |(_, object)| object.row);
+        let previous = current.map(|object| object.stored.clone());
+        let previous_row = current.map_or(0, |object| object.row);
         // A key that exists keeps its one allocation, whoever writes it.
-        let key = current.map_or(key, |(key, _)| key).clone();
+        let key = previous.as_ref().map_or(key, |previous| &previous.key);
+        let key = key.clone();
         let object = match write {
             Write::Delete { .. } if previous.is_none() => return,
             Write::Delete { .. } => None,
             Write::Put { value, .. } => Some(Object {
-                value: value.clone(),
-                create_revision: previous
-                    .as_ref()
-                    .map_or(revision, |previous| previous.create_revision),
-                mod_revision: revision,
+                stored: Arc::new(KeyValue {
+                    key: key.clone(),
+                    value: value.clone(),
+                    create_revision: previous
+                        .as_ref()
+                        .map_or(revision, |previous| previous.create_revision),
+                    mod_revision: revision,
+                }),
                 row: match previous {
                     Some(_) => previous_row,
                     None => row(&key),

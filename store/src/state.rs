@@ -1,11 +1,10 @@
 //! What a local backend holds in memory: the current keys in order, the revision and the recent
 //! history, with one writer and many readers.
 //!
-//! Values are [`Bytes`]: the map, the history, listings and watchers share them.
+//! The map, the history, listings and watchers share one [`KeyValue`].
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -13,25 +12,12 @@ use crate::{
     Error, Event, HistoryLimits, KeyValue, Listing, Revision, history::History, stage::Change,
 };
 
-/// A current key without its name.
+/// What stands at a current key.
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
-    pub value: Bytes,
-    pub create_revision: Revision,
-    pub mod_revision: Revision,
+    pub stored: Arc<KeyValue>,
     /// The row of the durable backend that holds it; 0 for an object held in memory only.
     pub row: i64,
-}
-
-impl Object {
-    pub fn key_value(&self, key: &Arc<str>) -> KeyValue {
-        KeyValue {
-            key: key.clone(),
-            value: self.value.clone(),
-            create_revision: self.create_revision,
-            mod_revision: self.mod_revision,
-        }
-    }
 }
 
 pub(crate) struct State {
@@ -70,13 +56,10 @@ impl Shared {
         Ok(state.revision)
     }
 
-    pub fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
+    pub fn get(&self, key: &str) -> Result<Option<Arc<KeyValue>>, Error> {
         let state = self.state.read();
         state.open()?;
-        Ok(state
-            .objects
-            .get_key_value(key)
-            .map(|(key, object)| object.key_value(key)))
+        Ok(state.objects.get(key).map(|object| object.stored.clone()))
     }
 
     pub fn list(&self, prefix: &str) -> Result<Listing, Error> {
@@ -86,7 +69,7 @@ impl Shared {
             .objects
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
-            .map(|(key, object)| object.key_value(key))
+            .map(|(_, object)| object.stored.clone())
             .collect();
         Ok(Listing {
             revision: state.revision,
@@ -119,7 +102,7 @@ impl State {
             self.revision = change.revision;
             let event = match change.object {
                 Some(object) => {
-                    let current = object.key_value(&change.key);
+                    let current = object.stored.clone();
                     self.objects.insert(change.key, object);
                     Event::Put {
                         current,

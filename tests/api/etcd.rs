@@ -218,7 +218,7 @@ async fn a_cluster_of_upstream_goes_on_here() {
     map.data = config_map("c", "2").data;
     let replaced = maps.replace("c", &PostParams::default(), &map).await;
     assert_eq!(replaced.unwrap().uid().as_deref(), Some("u"));
-    let stored = store.get(key).await.unwrap().unwrap().value;
+    let stored = store.get(key).await.unwrap().unwrap().value.clone();
     assert!(stored.starts_with(b"{"), "{stored:?}");
 }
 

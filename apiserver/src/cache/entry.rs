@@ -20,9 +20,9 @@ const VERSION_KEY: &str = r#""resourceVersion":""#;
 
 /// An object as it stood after one write.
 pub struct Entry {
-    pub key: Arc<str>,
-    /// The object as the store has it, which is without resourceVersion: the very bytes.
-    pub stored: Bytes,
+    /// As the store has it: the very bytes, which are without resourceVersion.
+    stored: Arc<KeyValue>,
+    /// That of the latest write, or of the deletion that shows this.
     pub revision: Revision,
     /// Where the members of `metadata` begin: there clients see the resourceVersion.
     members: u32,
@@ -71,11 +71,11 @@ impl Entry {
     /// Makes the entry for a stored value, which is without resourceVersion. `fields` are the
     /// values of its selectable fields, where they are known.
     pub fn new(
-        stored: &KeyValue,
+        stored: &Arc<KeyValue>,
         fields: Option<Fields>,
         strategy: &dyn Strategy,
     ) -> Result<Self, EntryError> {
-        let mut entry = Entry::unindexed(stored)?;
+        let mut entry = Entry::unindexed(stored.clone())?;
         entry.fields = match fields {
             Some(fields) => fields,
             None => {
@@ -92,29 +92,29 @@ impl Entry {
         Ok(entry)
     }
 
-    /// The same without the values of selectable fields: for answers.
-    pub fn unindexed(stored: &KeyValue) -> Result<Self, EntryError> {
-        Entry::unindexed_at(
-            stored.key.clone(),
-            stored.value.clone(),
-            stored.mod_revision,
-        )
-    }
-
-    /// The same for a value that need not be stored.
+    /// An entry for a value that need not be stored, without the values of selectable fields: for
+    /// answers.
     pub fn unindexed_at(
         key: Arc<str>,
-        stored: Bytes,
+        value: Bytes,
         revision: Revision,
     ) -> Result<Self, EntryError> {
-        let Some(members) = scan::metadata_start(&stored) else {
-            return Err(EntryError::NoMetadata(key));
-        };
-        let found = scan::metadata(&stored, members);
-        Ok(Entry {
+        Entry::unindexed(Arc::new(KeyValue {
             key,
+            value,
+            create_revision: revision,
+            mod_revision: revision,
+        }))
+    }
+
+    fn unindexed(stored: Arc<KeyValue>) -> Result<Self, EntryError> {
+        let Some(members) = scan::metadata_start(&stored.value) else {
+            return Err(EntryError::NoMetadata(stored.key.clone()));
+        };
+        let found = scan::metadata(&stored.value, members);
+        Ok(Entry {
+            revision: stored.mod_revision,
             stored,
-            revision,
             members: narrow(members),
             metadata_end: narrow(found.whole.end),
             labels: (narrow(found.labels.start), narrow(found.labels.end)),
@@ -123,27 +123,36 @@ impl Entry {
         })
     }
 
+    pub fn key(&self) -> &Arc<str> {
+        &self.stored.key
+    }
+
+    /// The object as the store has it, which is without resourceVersion.
+    pub fn stored(&self) -> &[u8] {
+        &self.stored.value
+    }
+
     /// Whether that is the stored value.
     pub fn is_stored_as(&self, value: &[u8]) -> bool {
-        self.stored == value
+        self.stored() == value
     }
 
     /// The object as clients get it.
     pub fn json(&self) -> Bytes {
-        self.assembled(0..self.stored.len())
+        self.assembled(0..self.stored().len())
     }
 
     /// Bytes of [`Entry::json`].
     pub fn json_length(&self) -> usize {
-        self.version().length() + self.stored.len()
+        self.version().length() + self.stored().len()
     }
 
     /// Appends the object as clients get it at a revision: a deletion shows it at its own.
     pub fn write_json(&self, revision: Revision, out: &mut impl BufMut) {
         let members = self.members as usize;
-        out.put_slice(&self.stored[..members]);
+        out.put_slice(&self.stored()[..members]);
         self.version_at(revision).write(out);
-        out.put_slice(&self.stored[members..]);
+        out.put_slice(&self.stored()[members..]);
     }
 
     /// The `metadata` object as JSON, as clients get it.
@@ -156,9 +165,9 @@ impl Entry {
         let (members, version) = (self.members as usize, self.version());
         // Exact size: `Bytes` then takes the allocation over as it is.
         let mut bytes = Vec::with_capacity(part.len() + version.length());
-        bytes.extend_from_slice(&self.stored[part.start..members]);
+        bytes.extend_from_slice(&self.stored()[part.start..members]);
         version.write(&mut bytes);
-        bytes.extend_from_slice(&self.stored[members..part.end]);
+        bytes.extend_from_slice(&self.stored()[members..part.end]);
         bytes.into()
     }
 
@@ -169,7 +178,7 @@ impl Entry {
     fn version_at(&self, revision: Revision) -> Version {
         Version {
             revision,
-            alone: self.stored[self.members as usize] == b'}',
+            alone: self.stored()[self.members as usize] == b'}',
         }
     }
 
@@ -182,7 +191,7 @@ impl Entry {
 
     /// Every label.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        let labels = &self.stored[self.labels.0 as usize..self.labels.1 as usize];
+        let labels = &self.stored()[self.labels.0 as usize..self.labels.1 as usize];
         scan::string_members(labels).filter_map(|(key, value)| {
             Some((
                 std::str::from_utf8(key).ok()?,
@@ -199,7 +208,6 @@ impl Entry {
     /// The same object with another resourceVersion: how a deletion shows it.
     pub fn at_revision(&self, revision: Revision) -> Entry {
         Entry {
-            key: self.key.clone(),
             stored: self.stored.clone(),
             revision,
             fields: self.fields.clone(),
@@ -230,7 +238,7 @@ impl Entry {
     fn decode_stored(&self, strategy: &dyn Strategy) -> Result<Box<dyn Object>, DecodeError> {
         #[cfg(test)]
         parsed::count();
-        let mut object = strategy.decode_stored(&self.stored)?;
+        let mut object = strategy.decode_stored(self.stored())?;
         object.meta_mut().resource_version = Some(self.revision.to_string());
         Ok(object)
     }
@@ -312,12 +320,12 @@ mod tests {
     fn entry(value: &'static str, revision: Revision) -> Entry {
         let kind = kinds::find("", "v1", "ConfigMap").unwrap();
         Entry::new(
-            &KeyValue {
+            &Arc::new(KeyValue {
                 key: "/registry/configmaps/default/a".into(),
                 value: Bytes::from_static(value.as_bytes()),
                 create_revision: 1,
                 mod_revision: revision,
-            },
+            }),
             None,
             &*kind.strategy,
         )

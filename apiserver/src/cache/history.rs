@@ -48,13 +48,13 @@ impl Change {
     /// The key of the object.
     pub fn key(&self) -> &Arc<str> {
         let entry = self.current.as_ref().or(self.previous.as_ref());
-        &entry
+        entry
             .expect("a change has an object before or after it")
-            .key
+            .key()
     }
 
     fn bytes(&self) -> usize {
-        let length = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |e| e.stored.len());
+        let length = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |e| e.stored().len());
         length(&self.previous) + length(&self.current)
     }
 }
@@ -166,12 +166,12 @@ mod tests {
 
     fn change(revision: Revision, at: Instant) -> Arc<Change> {
         let kind = kinds::find("", "v1", "ConfigMap").unwrap();
-        let stored = KeyValue {
+        let stored = Arc::new(KeyValue {
             key: "/registry/configmaps/default/a".into(),
             value: Bytes::from_static(br#"{"metadata":{"name":"a"}}"#),
             create_revision: revision,
             mod_revision: revision,
-        };
+        });
         let entry = Entry::new(&stored, None, &*kind.strategy).unwrap();
         Arc::new(Change::new(revision, Some(Arc::new(entry)), None, at))
     }

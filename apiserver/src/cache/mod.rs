@@ -151,7 +151,7 @@ impl Cache {
         objects
             .range::<_, str>((Bound::Included(prefix), Bound::Unbounded))
             .map(|(_, entry)| entry)
-            .take_while(|entry| entry.key.starts_with(prefix))
+            .take_while(|entry| entry.key().starts_with(prefix))
             .cloned()
             .collect()
     }
@@ -192,7 +192,7 @@ impl Cache {
 
     /// Takes over a listing of the whole resource. Watches that were open are ended: what
     /// happened since is not known.
-    pub fn reset(&self, items: &[KeyValue], revision: Revision) {
+    pub fn reset(&self, items: &[Arc<KeyValue>], revision: Revision) {
         storage::Of::cache(self).initialized();
         let objects: Objects = items
             .iter()
@@ -265,7 +265,7 @@ impl Cache {
         }
     }
 
-    fn entry(&self, stored: &KeyValue) -> Option<Arc<Entry>> {
+    fn entry(&self, stored: &Arc<KeyValue>) -> Option<Arc<Entry>> {
         let fields = if self.selectable_fields.is_empty() {
             Some(Fields::default())
         } else {

@@ -110,7 +110,7 @@ impl EncryptedStore {
             };
             let (rules, _writing) = self.begin_write();
             let plain = match rules.open(&key, &item.value) {
-                Ok(opened) if opened.stale => opened.plain.unwrap_or(item.value),
+                Ok(opened) if opened.stale => opened.plain.unwrap_or_else(|| item.value.clone()),
                 Ok(_) | Err(_) => return Ok(()),
             };
             let mut transaction = Transaction {
@@ -136,18 +136,16 @@ impl EncryptedStore {
         (rules.clone(), rules.writes.token())
     }
 
-    fn open(&self, rules: &Rules, mut item: KeyValue) -> KeyValue {
-        match read(rules, &item) {
-            Ok(value) => {
-                item.value = value;
-                self.readable(&item.key, item.mod_revision);
-            }
-            Err(reason) => {
-                self.0.note(&item, reason);
-                item.value = Bytes::new();
-            }
+    fn open(&self, rules: &Rules, item: Arc<KeyValue>) -> Arc<KeyValue> {
+        let read = read(rules, &item);
+        match &read {
+            Ok(_) => self.readable(&item.key, item.mod_revision),
+            Err(reason) => self.0.note(&item, reason),
         }
-        item
+        match read.unwrap_or_else(|_| Some(Bytes::new())) {
+            Some(value) => with_value(item, value),
+            None => item,
+        }
     }
 
     fn readable(&self, key: &str, revision: Revision) {
@@ -162,11 +160,12 @@ impl EncryptedStore {
 
     /// What was before is not asked for by anyone, so that it is not worth decrypting.
     fn open_event(&self, rules: &Rules, event: Event) -> Event {
-        let blank = |mut item: KeyValue| {
+        let blank = |item: Arc<KeyValue>| {
             if rules.concern(&item.key) {
-                item.value = Bytes::new();
+                with_value(item, Bytes::new())
+            } else {
+                item
             }
-            item
         };
         match event {
             Event::Put { current, previous } => Event::Put {
@@ -194,19 +193,24 @@ impl EncryptedStore {
 }
 
 impl Inner {
-    fn note(&self, item: &KeyValue, reason: String) {
+    fn note(&self, item: &KeyValue, reason: &str) {
         tracing::error!(key = %item.key, reason, "a stored value cannot be read");
         let mut unreadable = self.unreadable.lock();
-        unreadable.insert(item.key.clone(), (item.mod_revision, reason));
+        unreadable.insert(item.key.clone(), (item.mod_revision, reason.to_owned()));
     }
 }
 
-/// The value as JSON that nobody has encrypted.
-fn read(rules: &Rules, item: &KeyValue) -> Result<Bytes, String> {
-    let opened = rules.open(&item.key, &item.value)?;
-    let plain = opened.plain.unwrap_or_else(|| item.value.clone());
-    match stored::canonical(&plain) {
-        Ok(canonical) => Ok(canonical.map_or(plain, Bytes::from)),
+fn with_value(mut item: Arc<KeyValue>, value: Bytes) -> Arc<KeyValue> {
+    Arc::make_mut(&mut item).value = value;
+    item
+}
+
+/// The value as JSON that nobody has encrypted; none where it is stored so.
+fn read(rules: &Rules, item: &KeyValue) -> Result<Option<Bytes>, String> {
+    let plain = rules.open(&item.key, &item.value)?.plain;
+    match stored::canonical(plain.as_ref().unwrap_or(&item.value)) {
+        Ok(Some(canonical)) => Ok(Some(canonical.into())),
+        Ok(None) => Ok(plain),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -234,7 +238,7 @@ impl Store for EncryptedStore {
         self.0.store.revision().await
     }
 
-    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
+    async fn get(&self, key: &str) -> Result<Option<Arc<KeyValue>>, Error> {
         let item = self.0.store.get(key).await?;
         Ok(item.map(|item| self.open(&self.rules(), item)))
     }

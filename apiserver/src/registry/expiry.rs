@@ -59,7 +59,7 @@ pub async fn run(
         let (objects, mut watcher) = cache.watch_from_now(Arc::new(Filter::all(cache)));
         queue.written.clear();
         for entry in objects.values() {
-            queue.push(entry.key.clone(), entry.revision);
+            queue.push(entry.key().clone(), entry.revision);
         }
         drop(objects);
         follow(store, cache, &mut queue, &mut watcher, &shutdown).await;
@@ -83,7 +83,7 @@ async fn follow(
                     return;
                 };
                 for event in events {
-                    queue.push(event.entry.key.clone(), event.revision);
+                    queue.push(event.entry.key().clone(), event.revision);
                 }
             }
             () = wait_until(next) => {

@@ -44,7 +44,7 @@ impl Resource {
         if self.conversion.is_none() {
             return Ok(entry.json());
         }
-        let mut json = Vec::with_capacity(entry.stored.len() + 64);
+        let mut json = Vec::with_capacity(entry.stored().len() + 64);
         self.decode(entry)?.write_json(&mut json);
         Ok(json.into())
     }
@@ -53,7 +53,7 @@ impl Resource {
     pub fn decode(&self, entry: &Entry) -> Result<Box<dyn Object>, ApiError> {
         let stored = entry
             .decode(&*self.stored.strategy)
-            .map_err(|error| ApiError::internal(format!("{}: {error}", entry.key)))?;
+            .map_err(|error| ApiError::internal(format!("{}: {error}", entry.key())))?;
         Ok(self.to_served(stored))
     }
 

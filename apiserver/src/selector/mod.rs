@@ -113,11 +113,11 @@ impl Filter {
 
     /// Whether the object matches.
     pub fn matches(&self, entry: &Entry) -> bool {
-        self.matches_key(&entry.key)
+        self.matches_key(entry.key())
             && self.fields.iter().all(|requirement| {
                 let value = match requirement.field {
-                    Field::Name => name_and_namespace(&entry.key).0,
-                    Field::Namespace => name_and_namespace(&entry.key).1,
+                    Field::Name => name_and_namespace(entry.key()).0,
+                    Field::Namespace => name_and_namespace(entry.key()).1,
                     Field::Selectable(index) => entry.field(index),
                 };
                 (value == requirement.value) == requirement.equal

@@ -20,7 +20,7 @@ pub struct PortRange {
     range: RangeInclusive<u16>,
     pub taken: BTreeSet<u16>,
     /// As it is stored.
-    found: Option<KeyValue>,
+    found: Option<Arc<KeyValue>>,
 }
 
 /// The object. Bit `n` of its data, a big-endian number, stands for the range's port `n`.
@@ -42,7 +42,7 @@ impl PortRange {
     /// `found` is what stands at [`PortRange::key`]. What was stored for another range, or in a
     /// form that is not ours, counts for nothing: [`Services::repair`](super::Services::repair)
     /// makes it anew.
-    pub fn read(range: RangeInclusive<u16>, found: Option<KeyValue>) -> Self {
+    pub fn read(range: RangeInclusive<u16>, found: Option<Arc<KeyValue>>) -> Self {
         let taken = found
             .as_ref()
             .and_then(|found| decode(&range, &found.value))
@@ -117,13 +117,13 @@ fn decode(range: &RangeInclusive<u16>, value: &[u8]) -> Option<BTreeSet<u16>> {
 mod tests {
     use super::*;
 
-    fn stored(value: &Bytes) -> Option<KeyValue> {
-        Some(KeyValue {
+    fn stored(value: &Bytes) -> Option<Arc<KeyValue>> {
+        Some(Arc::new(KeyValue {
             key: PortRange::key(),
             value: value.clone(),
             create_revision: 1,
             mod_revision: 7,
-        })
+        }))
     }
 
     #[test]

@@ -165,7 +165,7 @@ pub fn to_bytes(resource: &Resource, object: &dyn Object) -> Bytes {
 /// Whether the object, as it would be stored, is what is stored. It comes back as it was.
 pub fn is_stored_as(resource: &Resource, object: &mut dyn Object, entry: &Entry) -> bool {
     let version = object.meta_mut().resource_version.take();
-    let mut bytes = Vec::with_capacity(entry.stored.len());
+    let mut bytes = Vec::with_capacity(entry.stored().len());
     match resource.conversion {
         Some(conversion) => conversion.to_stored(object).write_json(&mut bytes),
         None => object.write_json(&mut bytes),

@@ -169,7 +169,7 @@ async fn taken_ports_stand_in_upstreams_place() {
     assert_eq!(server.post(SERVICES, &body).await.code, 201);
     let data = async || {
         let found = store.get("/registry/ranges/servicenodeports").await;
-        let value = found.unwrap().expect("a range").value;
+        let value = found.unwrap().expect("a range").value.clone();
         let object: Value = serde_json::from_slice(&value).unwrap();
         assert_eq!(object["range"], "30000-32767");
         object["data"].clone()

@@ -150,7 +150,7 @@ async fn carry_out(
         Deletion::Pending => (Some(entry.clone()), false),
         Deletion::Mark if dry_run => {
             let value = strategy::to_bytes(resource, &*object);
-            let imagined = Entry::unindexed_at(entry.key.clone(), value, entry.revision);
+            let imagined = Entry::unindexed_at(entry.key().clone(), value, entry.revision);
             (imagined.ok().map(Arc::new), false)
         }
         Deletion::Mark => {
@@ -159,7 +159,7 @@ async fn carry_out(
         }
         Deletion::MarkAndGo if dry_run => {
             let value = strategy::to_bytes(resource, &*object);
-            let imagined = Entry::unindexed_at(entry.key.clone(), value, entry.revision);
+            let imagined = Entry::unindexed_at(entry.key().clone(), value, entry.revision);
             (imagined.ok().map(Arc::new).filter(|_| shows), true)
         }
         Deletion::MarkAndGo => {

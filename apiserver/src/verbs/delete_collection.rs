@@ -56,7 +56,7 @@ pub async fn delete_collection(
         .try_for_each_concurrent(CONCURRENCY, |entry| {
             let options = &options;
             async move {
-                let (namespace, name) = cache.name_of(&entry.key);
+                let (namespace, name) = cache.name_of(entry.key());
                 match delete_object(server, context, resource, namespace, name, options).await {
                     Err(error) if !error.is_not_found() => Err(error),
                     _ => Ok(()),

@@ -216,7 +216,7 @@ fn page(objects: &Objects, filter: &Filter, start: &Start, limit: usize) -> Page
     let mut matching = objects
         .range::<_, str>((Bound::Included(first), Bound::Unbounded))
         .map(|(_, entry)| entry)
-        .take_while(|entry| entry.key.starts_with(filter.prefix()))
+        .take_while(|entry| entry.key().starts_with(filter.prefix()))
         .filter(|entry| filter.matches(entry));
     if limit == 0 {
         return Page {
@@ -235,7 +235,7 @@ fn page(objects: &Objects, filter: &Filter, start: &Start, limit: usize) -> Page
         more_after: entries
             .last()
             .filter(|_| remaining > 0)
-            .map(|entry| entry.key.clone()),
+            .map(|entry| entry.key().clone()),
         entries,
         remaining,
     }

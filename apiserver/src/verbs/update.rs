@@ -185,14 +185,14 @@ async fn change_entry(
     let value = strategy::into_bytes(resource, new);
     if ends {
         // The last write of an object is seen only in its deletion.
-        let last = Entry::unindexed_at(entry.key.clone(), value, entry.revision);
+        let last = Entry::unindexed_at(entry.key().clone(), value, entry.revision);
         let last = last.map_err(ApiError::internal)?;
         let gone = companions::delete(server, &*old).await?;
         return Ok(remove(server.registry(), entry, gone)
             .await
             .map(|gone| Written::Stored(last.at_revision(gone.revision).into())));
     }
-    if entry.is_stored_as(&value) && !server.registry().store().is_stale(&entry.key).await? {
+    if entry.is_stored_as(&value) && !server.registry().store().is_stale(entry.key()).await? {
         return Ok(Ok(Written::Stored(entry.clone())));
     }
     let replaced = replace(server.registry(), entry, value, companions, leaves).await;
@@ -223,7 +223,7 @@ fn check_uid(
         Some(wanted) => Err(invalid_object(
             resource,
             meta.name.as_deref().unwrap_or_default(),
-            &entry.key,
+            entry.key(),
             wanted,
             uid,
         )),

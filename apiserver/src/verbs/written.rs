@@ -70,16 +70,16 @@ pub async fn replace(
     companions: Companions,
     frees: bool,
 ) -> Result<Entry, Error> {
-    let compare = Compare::ModRevision(entry.key.clone(), entry.revision);
+    let compare = Compare::ModRevision(entry.key().clone(), entry.revision);
     let write = Write::Put {
-        key: entry.key.clone(),
+        key: entry.key().clone(),
         value: value.clone(),
     };
     let transaction = Transaction {
         frees,
         ..transaction(compare, write, companions)
     };
-    commit(registry, "update", transaction, entry.key.clone(), value).await
+    commit(registry, "update", transaction, entry.key().clone(), value).await
 }
 
 /// Deletes a key that stands as in `entry`, and gives what watchers are told of it.
@@ -88,10 +88,10 @@ pub async fn remove(
     entry: &Entry,
     companions: Companions,
 ) -> Result<Entry, Error> {
-    let key = entry.key.clone();
+    let key = entry.key().clone();
     let compare = Compare::ModRevision(key.clone(), entry.revision);
     let transaction = transaction(compare, Write::Delete { key }, companions);
-    let revision = registry.commit("delete", &entry.key, transaction).await?;
+    let revision = registry.commit("delete", entry.key(), transaction).await?;
     Ok(entry.at_revision(revision))
 }
 

@@ -11,15 +11,15 @@ pub(super) fn revision_of(header: Option<&ResponseHeader>) -> Revision {
     header.map_or(0, |header| header.revision.cast_unsigned())
 }
 
-pub(super) fn key_value(item: rpc::KeyValue) -> Result<KeyValue, Error> {
+pub(super) fn key_value(item: rpc::KeyValue) -> Result<Arc<KeyValue>, Error> {
     let key = String::from_utf8(item.key)
         .map_err(|error| Error::Backend(format!("a key in etcd is no text: {error}")))?;
-    Ok(KeyValue {
+    Ok(Arc::new(KeyValue {
         key: Arc::from(key),
         value: item.value.into(),
         create_revision: item.create_revision.cast_unsigned(),
         mod_revision: item.mod_revision.cast_unsigned(),
-    })
+    }))
 }
 
 pub(super) fn compare(compare: &Compare) -> rpc::Compare {

@@ -195,7 +195,7 @@ impl Store for EtcdStore {
         Ok(revision)
     }
 
-    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
+    async fn get(&self, key: &str) -> Result<Option<Arc<KeyValue>>, Error> {
         self.open()?;
         let mut response = self
             .client

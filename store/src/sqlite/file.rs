@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi, params};
 
 use super::{OpenError, spare::Spare};
-use crate::{Error, Revision, stage::Change, state::Object};
+use crate::{Error, KeyValue, Revision, stage::Change, state::Object};
 
 /// `user_version` of the files that this version writes.
 const FORMAT: i64 = 1;
@@ -156,9 +156,9 @@ impl File {
                     .execute(params![
                         new.row,
                         &*change.key,
-                        &*new.value,
-                        new.create_revision.cast_signed(),
-                        new.mod_revision.cast_signed(),
+                        &*new.stored.value,
+                        new.stored.create_revision.cast_signed(),
+                        new.stored.mod_revision.cast_signed(),
                     ])?,
                 Some(new) => connection
                     .prepare_cached(
@@ -166,8 +166,8 @@ impl File {
                     )?
                     .execute(params![
                         new.row,
-                        &*new.value,
-                        new.mod_revision.cast_signed()
+                        &*new.stored.value,
+                        new.stored.mod_revision.cast_signed()
                     ])?,
                 None => connection
                     .prepare_cached("DELETE FROM object WHERE row = ?1")?
@@ -333,9 +333,12 @@ fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
     while let Some(row) = rows.next()? {
         let key: Arc<str> = row.get_ref(0)?.as_str()?.into();
         let object = Object {
-            value: Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?),
-            create_revision: row.get::<_, i64>(2)?.cast_unsigned(),
-            mod_revision: row.get::<_, i64>(3)?.cast_unsigned(),
+            stored: Arc::new(KeyValue {
+                key: key.clone(),
+                value: Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?),
+                create_revision: row.get::<_, i64>(2)?.cast_unsigned(),
+                mod_revision: row.get::<_, i64>(3)?.cast_unsigned(),
+            }),
             row: row.get(4)?,
         };
         objects.insert(key, object);

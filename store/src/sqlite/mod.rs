@@ -107,7 +107,7 @@ impl Store for SqliteStore {
         self.shared.revision()
     }
 
-    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
+    async fn get(&self, key: &str) -> Result<Option<Arc<KeyValue>>, Error> {
         self.shared.get(key)
     }
 

@@ -170,7 +170,10 @@ impl Writer {
             tracing::info!("writes succeed again");
         }
         for change in changes.iter().filter(durable) {
-            let value = change.object.as_ref().map_or(0, |new| new.value.len());
+            let value = change
+                .object
+                .as_ref()
+                .map_or(0, |new| new.stored.value.len());
             self.written.add(&change.key, change.key.len() + value);
         }
         Ok(())

@@ -77,7 +77,7 @@ pub async fn a_failed_comparison_writes_nothing_and_tells_the_current_key(fixtur
         };
         let (Compare::Absent(compared) | Compare::ModRevision(compared, _)) = compare;
         assert_eq!(key, compared);
-        let current = current.map(|current| (current.value, current.mod_revision));
+        let current = current.map(|current| (current.value.clone(), current.mod_revision));
         assert_eq!(current, expected.map(|value| (value.into(), revision)));
     }
     assert_eq!(keys(store, "/").await, ["/k"]);
@@ -179,7 +179,7 @@ async fn increment(store: &Arc<dyn Store>) {
         let count: u64 = String::from_utf8_lossy(&known.value)
             .parse()
             .expect("a number");
-        let compare = Compare::ModRevision(known.key, known.mod_revision);
+        let compare = Compare::ModRevision(known.key.clone(), known.mod_revision);
         let write = write_put("/counter", &(count + 1).to_string());
         match store.commit(transaction(&[compare], &[write])).await {
             Ok(_) => return,

@@ -107,7 +107,7 @@ pub async fn every_watcher_sees_every_change_under_load(fixture: &Fixture) {
     let listed: BTreeMap<Arc<str>, Revision> = listing
         .items
         .into_iter()
-        .map(|item| (item.key, item.mod_revision))
+        .map(|item| (item.key.clone(), item.mod_revision))
         .collect();
     for watcher in watchers {
         let followed = tokio::time::timeout(DEADLINE, watcher)
@@ -129,7 +129,7 @@ async fn follow(mut watch: coracle_store::Watch, expected: usize) -> BTreeMap<Ar
             seen += 1;
             match event {
                 Event::Put { current, previous } => {
-                    let known = copy.insert(current.key, current.mod_revision);
+                    let known = copy.insert(current.key.clone(), current.mod_revision);
                     assert_eq!(known, previous.map(|previous| previous.mod_revision));
                 }
                 Event::Delete { previous, .. } => {

@@ -94,9 +94,10 @@ impl Relations {
         self.pods
             .below(&self.pods.key_prefix(namespace))
             .iter()
-            .filter(|entry| names(&entry.stored, &node_name))
+            .filter(|entry| names(entry.stored(), &node_name))
             .filter(|entry| {
-                names(&entry.stored, &quoted) || also.is_some_and(|also| names(&entry.stored, also))
+                names(entry.stored(), &quoted)
+                    || also.is_some_and(|also| names(entry.stored(), also))
             })
             .filter_map(|entry| entry.decode(&**self.pods.strategy()).ok())
             .any(|pod| {
@@ -111,7 +112,7 @@ impl Relations {
         self.volumes
             .below(self.volumes.prefix())
             .iter()
-            .filter(|entry| memmem::find(&entry.stored, quoted.as_bytes()).is_some())
+            .filter(|entry| memmem::find(entry.stored(), quoted.as_bytes()).is_some())
             .filter_map(|entry| entry.decode(&**self.volumes.strategy()).ok())
             .any(|volume| {
                 let volume: &PersistentVolume = expect(&*volume);
