@@ -11,6 +11,7 @@ mod cluster;
 mod fakes;
 
 mod api;
+mod cri;
 mod limits;
 mod node;
 mod process;

@@ -1,10 +1,7 @@
 //! A whole single-node cluster: start-up, memory, idle CPU, and pods beside what the runtime
-//! alone takes for the same container.
+//! alone takes for the same.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -18,11 +15,12 @@ use tokio::runtime::Runtime;
 
 use crate::{
     cluster::{Cluster, IMAGE},
-    process,
+    cri, process,
     report::{self, bytes, line, seconds},
 };
 
-const PODS: usize = 20;
+/// Pods that are made one after another.
+pub const PODS: usize = 20;
 const MANY_PODS: usize = 50;
 const IDLE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -54,7 +52,11 @@ pub fn run(runtime: &Runtime) {
     line("node: idle, of one core", format!("{:.2} %", used * 100.0));
     line("node: resident memory, idle", bytes(process::resident(pid)));
 
-    let alone = runtime_alone(&cluster);
+    cluster.kill_server();
+    let socket = "node/run/containerd/containerd.sock";
+    let alone = runtime.block_on(cri::alone(&cluster.data_dir().join(socket)));
+    cluster.spawn_server();
+    cluster.wait_ready();
     let network = std::fs::File::open(cluster.network()).expect("the network exists");
     // Only this thread moves: the runtime below runs on it.
     nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)
@@ -69,50 +71,6 @@ pub fn run(runtime: &Runtime) {
 
 fn server_pid(cluster: &Cluster) -> u32 {
     cluster.server.as_ref().expect("the server runs").id()
-}
-
-/// The same container by the runtime's own client: nothing of Kubernetes takes part.
-fn runtime_alone(cluster: &Cluster) -> Duration {
-    let socket = cluster
-        .data_dir()
-        .join("node/run/containerd/containerd.sock");
-    let mut times: Vec<Duration> = (0..PODS)
-        .map(|number| {
-            let name = format!("alone-{number}");
-            let ctr = |arguments: &[&str]| {
-                let output = Command::new("ctr")
-                    .arg("--address")
-                    .arg(&socket)
-                    .args(["--namespace", "k8s.io"])
-                    .args(arguments)
-                    .output()
-                    .expect("ctr runs");
-                assert!(
-                    output.status.success(),
-                    "{}",
-                    String::from_utf8_lossy(&output.stderr)
-                );
-            };
-            let begun = Instant::now();
-            ctr(&["run", "--detach", IMAGE, &name, "sleep", "3600"]);
-            let elapsed = begun.elapsed();
-            ctr(&["task", "kill", "--signal", "KILL", &name]);
-            std::thread::sleep(Duration::from_millis(100));
-            ctr(&["task", "delete", "--force", &name]);
-            ctr(&["container", "delete", &name]);
-            elapsed
-        })
-        .collect();
-    let median = report::percentile(&mut times, 50);
-    line(
-        "runtime alone: container start (no sandbox), p50",
-        seconds(median),
-    );
-    line(
-        "runtime alone: container start (no sandbox), p95",
-        seconds(report::percentile(&mut times, 95)),
-    );
-    median
 }
 
 async fn pods(cluster: &Cluster, alone: Duration) {
@@ -136,9 +94,9 @@ async fn pods(cluster: &Cluster, alone: Duration) {
     line(
         "pod: create until Running, one after another, p50",
         format!(
-            "{} ({:.2} times a container by the runtime alone)",
+            "{} ({} more than the runtime alone)",
             seconds(median),
-            median.as_secs_f64() / alone.as_secs_f64()
+            seconds(median.saturating_sub(alone))
         ),
     );
     line(
