@@ -10,6 +10,7 @@
 //! grammar is the same and which does not check types, so that is done here.
 
 mod checker;
+mod cost;
 mod declarations;
 mod library;
 mod macros;

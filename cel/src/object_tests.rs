@@ -327,6 +327,12 @@ fn selectors_of_devices() {
             let expected = format!("{path}: Invalid value: \"{bad}\": {expected}");
             assert_eq!(object.created(&json!(bad)), [expected]);
         }
+        let mut costly = "true".to_owned();
+        for depth in 0..4 {
+            costly = format!("device.attributes.all(x{depth}, {costly})");
+        }
+        let expected = format!("{path}: Forbidden: too complex, exceeds cost limit");
+        assert_eq!(object.created(&json!(costly)), [expected]);
         let long = format!("'{}' == ''", "x".repeat(10 * 1024));
         assert_eq!(
             object.created(&json!(long)),

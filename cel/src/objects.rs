@@ -7,7 +7,10 @@ use coracle_api::{
     field::{ErrorList, FieldError},
 };
 
-use crate::{Scope, Type, compile};
+use crate::{Scope, Type, compile, cost};
+
+/// The most that the selector of a device may cost (`CELSelectorExpressionMaxCost`).
+const MOST_COST: u64 = 1_000_000;
 
 /// What is wrong with the expressions of an object. What its former state `old` had already is not
 /// looked at again, as long as it still may speak of the same.
@@ -67,19 +70,27 @@ fn identity<'e>(of: &Expression<'e>) -> (&'e str, Place, Wanted<'e>) {
 /// The type of the expression's value.
 fn evaluated(expression: &Expression<'_>, scope: &Scope) -> Result<Type, FieldError> {
     let invalid = |detail: String| expression.path.invalid(expression.given, detail);
-    let found = compile(expression.source, scope).map_err(|error| invalid(error.to_string()))?;
-    let found = found.result;
+    let compiled = compile(expression.source, scope);
+    let compiled = compiled.map_err(|error| invalid(error.to_string()))?;
+    let found = compiled.result;
     let wanted = match expression.result {
         Wanted::Variable(_) => return Ok(found),
-        Wanted::Selected if found == Type::Any => return Ok(found),
-        Wanted::Selected | Wanted::Bool => vec![Type::Bool],
+        Wanted::Selected => vec![Type::Bool, Type::Any],
+        Wanted::Bool => vec![Type::Bool],
         Wanted::Text => vec![Type::String],
         Wanted::TextOrNull => vec![Type::String, Type::Null],
         Wanted::Object => vec![Type::object("Object")],
         Wanted::Patches => vec![Type::list(Type::object("JSONPatch"))],
     };
     if wanted.contains(&found) {
-        return Ok(found);
+        return if matches!(expression.result, Wanted::Selected)
+            && cost::most(compiled.program.expression()) > MOST_COST
+        {
+            let detail = "too complex, exceeds cost limit";
+            Err(expression.path.forbidden(detail))
+        } else {
+            Ok(found)
+        };
     }
     let found = found.declared_name();
     let wanted: Vec<String> = wanted.iter().map(Type::declared_name).collect();

@@ -287,3 +287,65 @@ fn an_error_shows_the_line_and_marks_the_place() {
          'ü' == x\n | .．.....^"
     );
 }
+
+#[test]
+fn costs_of_selectors_are_what_upstream_estimates() {
+    for (source, expected) in [
+        ("true", 0),
+        ("device.driver == ''", 2),
+        ("device.driver == 'dra.example.com'", 4),
+        ("'dra.example.com' in device.attributes", 3),
+        ("device.attributes['dra.example.com'].name", 4),
+        ("device.attributes['dra.example.com']['name']", 4),
+        (
+            "cel.bind(dra, device.attributes['dra.example.com'], dra.name)",
+            15,
+        ),
+        ("device.attributes['dra.example.com'].name > 0", 5),
+        ("device.attributes['dra.example.com'].name == 'fish'", 5),
+        (
+            "device.attributes['dra.example.com'].name.isGreaterThan(semver('0.0.1'))",
+            6,
+        ),
+        (
+            "device.capacity['dra.example.com'].name.isGreaterThan(quantity('1Ki'))",
+            6,
+        ),
+        (
+            "'name' in device.capacity['dra.example.com'] && device.capacity['dra.example.com'].name.isGreaterThan(quantity('1Ki'))",
+            10,
+        ),
+        (
+            "!('name' in device.capacity['dra.example.com']) || device.capacity['dra.example.com'].name.isGreaterThan(quantity('1Ki'))",
+            11,
+        ),
+        (
+            "device.attributes.exists_one(x, x == 'dra.example.com')",
+            164,
+        ),
+        (
+            "device.attributes['dra.example.com'].exists_one(x, x == 'services')",
+            133,
+        ),
+        (
+            "device.attributes['dra.example.com'].services.matches('[^a]?sym')",
+            18,
+        ),
+        ("device.capacity.exists_one(x, x == 'dra.example.com')", 164),
+        ("device.allowMultipleAllocations == true", 3),
+    ] {
+        let compiled = compile(source, &Scope::device()).expect(source);
+        assert_eq!(
+            crate::cost::most(compiled.program.expression()),
+            expected,
+            "{source}"
+        );
+    }
+    let ten = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]";
+    let mut nested = "1 < 2".to_owned();
+    for depth in 0..6 {
+        nested = format!("{ten}.all(x{depth}, {nested})");
+    }
+    let compiled = compile(&nested, &Scope::device()).expect("an expression");
+    assert!(crate::cost::most(compiled.program.expression()) > 1_000_000);
+}
