@@ -56,6 +56,17 @@ impl Expected {
         (self.group.as_str(), self.kind.as_str()) == ("policy", "Eviction")
     }
 
+    /// Where upstream has the types of the server that serves this kind.
+    fn scheme(&self) -> &'static str {
+        match self.group.as_str() {
+            "apiextensions.k8s.io" => {
+                "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55"
+            }
+            "apiregistration.k8s.io" => "k8s.io/kube-aggregator/pkg/apiserver/scheme/scheme.go:28",
+            _ => "pkg/api/legacyscheme/scheme.go:30",
+        }
+    }
+
     fn api_version(&self) -> String {
         if self.group.is_empty() {
             self.version.clone()
@@ -300,8 +311,8 @@ fn check_type(kind: &Expected, json: &[u8], sent: &[u8]) -> Result<String, Refus
             group => format!("{group}/{version}"),
         };
         let why = format!(
-            "no kind {declared_kind:?} is registered for version {named:?} in scheme \
-             \"pkg/api/legacyscheme/scheme.go:30\""
+            "no kind {declared_kind:?} is registered for version {named:?} in scheme {:?}",
+            kind.scheme()
         );
         return Err(Refused::cannot_be_handled(
             kind,

@@ -8,6 +8,7 @@ mod table;
 mod validation;
 mod warnings;
 
+pub use validation::cluster_ips;
 pub(crate) use validation::endpoint_ip;
 
 use jiff::Timestamp;

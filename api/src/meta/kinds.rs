@@ -10,6 +10,7 @@ use super::{validate, validate_update};
 use crate::{
     Kind, Subresource, check,
     field::{ErrorList, Path},
+    names::NameRule,
 };
 
 /// A check that a kind makes on its own.
@@ -51,22 +52,19 @@ pub fn validate_changed(
     subresource: Option<Subresource>,
 ) -> ErrorList {
     let path = Path::new("metadata");
-    let run = |check: Check| match check {
-        Object => validate(new, kind.namespaced, kind.name_rule, &path),
+    let run = |check: Check, rule: NameRule| match check {
+        Object => validate(new, kind.namespaced, rule, &path),
         Change => validate_update(new, old, &path),
     };
     let own = match subresource {
         None => of_object(kind),
         Some(subresource) => of_subresource(kind, subresource),
     };
-    let mut errors = run(Object);
-    errors.extend(run(Change));
-    // What was right the first time is right again.
-    let is_wrong = !errors.is_empty();
+    // What names of the kind look like is its own matter.
+    let mut errors = run(Object, NameRule::PathSegment);
+    errors.extend(run(Change, NameRule::PathSegment));
     for check in own.checks {
-        if is_wrong {
-            errors.extend(run(*check));
-        }
+        errors.extend(run(*check, kind.name_rule));
         if own.finalizers {
             check::finalizers(new, &mut errors);
         }
@@ -79,7 +77,8 @@ fn of_object(kind: &Kind) -> Checks {
     let (checks, finalizers): (&'static [Check], bool) = match kind.kind.as_str() {
         "Event" if kind.group.is_empty() => (&[], false),
         "PodDisruptionBudget" => (&[], false),
-        "APIService" | "CustomResourceDefinition" | "Lease" => (&[Change], false),
+        "CustomResourceDefinition" | "Lease" => (&[Change], false),
+        "APIService" => (&[Change, Object], false),
         "RuntimeClass" => (&[Object, Change], false),
         "MutatingAdmissionPolicy"
         | "MutatingAdmissionPolicyBinding"

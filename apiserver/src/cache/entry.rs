@@ -155,6 +155,16 @@ impl Entry {
         out.put_slice(&self.stored()[members..]);
     }
 
+    /// Appends the object as clients get it, without so many bytes after its opening brace; they
+    /// must be whole members before `metadata`.
+    pub fn write_item(&self, skipped: usize, out: &mut impl BufMut) {
+        let members = self.members as usize;
+        out.put_u8(b'{');
+        out.put_slice(&self.stored()[skipped + 1..members]);
+        self.version().write(out);
+        out.put_slice(&self.stored()[members..]);
+    }
+
     /// The `metadata` object as JSON, as clients get it.
     pub fn metadata(&self) -> Bytes {
         self.assembled(self.members as usize - 1..self.metadata_end as usize)
@@ -361,5 +371,9 @@ mod tests {
         let mut written = Vec::new();
         entry.write_json(7, &mut written);
         assert_eq!(written, deleted.json());
+        let mut item = Vec::new();
+        entry.write_item(r#""apiVersion":"v1","kind":"ConfigMap","#.len(), &mut item);
+        let expected = r#"{"metadata":{"resourceVersion":"120","labels":{"a":"b"},"name":"a"}}"#;
+        assert_eq!(item, expected.as_bytes());
     }
 }

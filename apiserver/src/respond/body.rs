@@ -25,29 +25,35 @@ const LARGE: usize = 16 << 10;
 /// A part of a body.
 pub enum Piece {
     Bytes(Bytes),
-    /// An object as clients get it, written where it is sent.
-    Object(Arc<Entry>),
+    /// An object as an item of a list, written where it is sent: without so many bytes after its
+    /// brace, which say its version and kind.
+    Item(Arc<Entry>, usize),
 }
 
 impl Piece {
     fn length(&self) -> usize {
         match self {
             Piece::Bytes(bytes) => bytes.len(),
-            Piece::Object(entry) => entry.json_length(),
+            Piece::Item(entry, skipped) => entry.json_length() - skipped,
         }
     }
 
     fn write(&self, out: &mut BytesMut) {
         match self {
             Piece::Bytes(bytes) => out.put_slice(bytes),
-            Piece::Object(entry) => entry.write_json(entry.revision, out),
+            Piece::Item(entry, skipped) => entry.write_item(*skipped, out),
         }
     }
 
     fn into_bytes(self) -> Bytes {
         match self {
             Piece::Bytes(bytes) => bytes,
-            Piece::Object(entry) => entry.json(),
+            Piece::Item(entry, 0) => entry.json(),
+            Piece::Item(..) => {
+                let mut bytes = BytesMut::with_capacity(self.length());
+                self.write(&mut bytes);
+                bytes.freeze()
+            }
         }
     }
 }

@@ -7,8 +7,8 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 
 use super::{
-    IncludeObject, MetaVersion, Output, Piece, Pieces, Row, Transform, list_pieces, not_acceptable,
-    send, table,
+    IncludeObject, MetaVersion, Output, Piece, Pieces, Row, Transform, item, list_pieces,
+    not_acceptable, send, table, type_meta,
 };
 use crate::{error::ApiError, registry::Resource};
 
@@ -47,7 +47,9 @@ pub fn computed_list(
             &kind,
             &version,
             NO_METADATA,
-            objects().map(json).map(Piece::Bytes).collect(),
+            objects()
+                .map(|object| item(&json(object), &type_meta(resource)))
+                .collect(),
         ),
         Transform::MetadataList(version) => {
             let partial = |object| Ok(Piece::Bytes(table::partial(version, &metadata(object)?)));

@@ -160,11 +160,15 @@ pub fn list(
             return deliver(output, StatusCode::OK, list, output.media.content_type());
         }
         Transform::None => {
+            let type_meta = type_meta(resource);
             let items = entries
                 .iter()
                 .map(|entry| match resource.conversion {
-                    None => Ok(Piece::Object(entry.clone())),
-                    Some(_) => resource.json(entry).map(Piece::Bytes),
+                    None if entry.stored()[1..].starts_with(&type_meta) => {
+                        Ok(Piece::Item(entry.clone(), type_meta.len()))
+                    }
+                    None => Ok(Piece::Item(entry.clone(), 0)),
+                    Some(_) => resource.json(entry).map(|json| item(&json, &type_meta)),
                 })
                 .collect::<Result<_, ApiError>>()?;
             list_pieces(&kind, &version, &metadata, items)
@@ -189,6 +193,22 @@ pub fn list(
         }
     };
     send(output, StatusCode::OK, pieces)
+}
+
+/// What the JSON of an object begins with after its brace. Upstream leaves that out of the items
+/// of a list, which says it itself.
+fn type_meta(resource: &Resource) -> Vec<u8> {
+    let (version, kind) = (resource.kind.api_version(), &resource.kind.kind);
+    format!("\"apiVersion\":\"{version}\",\"kind\":\"{kind}\",").into_bytes()
+}
+
+/// The object as an item of a list.
+fn item(json: &[u8], type_meta: &[u8]) -> Piece {
+    let mut item = Vec::with_capacity(json.len());
+    item.push(b'{');
+    let members = &json[1..];
+    item.extend_from_slice(members.strip_prefix(type_meta).unwrap_or(members));
+    Piece::Bytes(item.into())
 }
 
 /// One object in another form than itself. `first`: a table names its columns.

@@ -4,7 +4,10 @@
 
 use std::net::IpAddr;
 
-use coracle_api::field::{ErrorList, Path};
+use coracle_api::{
+    core::service::cluster_ips,
+    field::{ErrorList, Path},
+};
 use k8s_openapi::api::core::v1::ServiceSpec;
 
 use super::NONE;
@@ -71,7 +74,8 @@ pub fn initialize(
             None => Some(SINGLE.to_owned()),
         };
     }
-    let mut errors = check_lengths(spec);
+    // What is wrong here would be in the way of all the rest.
+    let mut errors = cluster_ips(spec);
     if errors.is_empty() {
         if let Some(old) = old {
             shrink(spec, old, &mut errors);
@@ -118,34 +122,6 @@ fn stays_preferred(spec: &ServiceSpec, old: Option<&ServiceSpec>) -> bool {
         && old.type_ == spec.type_
         && old.cluster_ips == spec.cluster_ips
         && old.ip_families == spec.ip_families
-}
-
-/// What would be in the way of the rest; everything else is left to validation.
-fn check_lengths(spec: &ServiceSpec) -> ErrorList {
-    let path = Path::new("spec");
-    let mut errors = ErrorList::new();
-    let ips = spec.cluster_ips.as_deref().unwrap_or_default();
-    if ips.len() > 2 {
-        let why = "may only hold up to 2 values";
-        errors.push(path.child("clusterIPs").invalid(ips.to_vec(), why));
-    }
-    for (index, ip) in ips.iter().enumerate() {
-        if ip != NONE && !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
-            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            errors.push(
-                path.child("clusterIPs")
-                    .index(index)
-                    .invalid(ip.as_str(), why),
-            );
-        }
-    }
-    for (index, family) in spec.ip_families.iter().flatten().enumerate() {
-        if Family::named(family).is_none() {
-            let path = path.child("ipFamilies").index(index);
-            errors.push(path.not_supported(family.as_str(), &["IPv4", "IPv6"]));
-        }
-    }
-    errors
 }
 
 /// A change to one stack lets the second address go; otherwise it must stay.
@@ -279,6 +255,21 @@ mod tests {
                 json!({"ipFamilies": ["IPv6"]}),
                 &single,
                 Err("spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster".to_owned()),
+            ),
+            (
+                json!({"ipFamilies": ["IPv4", "IPv4"]}),
+                &single,
+                Err("spec.ipFamilies[1]: Duplicate value: \"IPv4\"".to_owned()),
+            ),
+            (
+                json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "10.0.0.1"]}),
+                &single,
+                Err("spec.clusterIPs: Invalid value: [\"10.0.0.1\",\"10.0.0.1\"]: may specify no more than one IP for each IP family".to_owned()),
+            ),
+            (
+                json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.2"]}),
+                &single,
+                Err("spec.clusterIPs: Invalid value: [\"10.0.0.2\"]: first value must match `clusterIP`".to_owned()),
             ),
         ] {
             assert_eq!(initialized(spec.clone(), configured), expected, "{spec}");

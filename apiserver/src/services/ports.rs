@@ -22,6 +22,8 @@ pub struct Ports {
 pub enum PortError {
     /// One that was asked for.
     Refused(Path, i32, String),
+    /// One that two ports of the protocol ask for.
+    Twice(String, i32),
     Internal(String),
 }
 
@@ -29,6 +31,9 @@ impl PortError {
     pub fn at(self, service: &str) -> ApiError {
         match self {
             PortError::Refused(path, port, why) => invalid(service, &vec![path.invalid(port, why)]),
+            PortError::Twice(protocol, port) => {
+                ApiError::unclassified(format!("duplicate nodePort: {{{protocol} {port}}}"))
+            }
             PortError::Internal(why) => ApiError::internal(why),
         }
     }
@@ -91,6 +96,7 @@ impl Ports {
         }
         let needs = needs_node_port(spec);
         let had = node_ports(old);
+        let mut seen = HashSet::new();
         for (index, port) in spec.ports.iter_mut().flatten().enumerate() {
             match port.node_port.unwrap_or(0) {
                 0 if needs => port.node_port = Some(self.give(index, None)?),
@@ -102,6 +108,11 @@ impl Ports {
                         self.give(index, Some(wanted))?;
                     }
                 }
+            }
+            let protocol = port.protocol.clone().unwrap_or_default();
+            let number = port.node_port.unwrap_or(0);
+            if number != 0 && !seen.insert((protocol.clone(), number)) {
+                return Err(PortError::Twice(protocol, number));
             }
         }
         Ok(())
@@ -220,6 +231,26 @@ mod tests {
         assert!(given(asked(29999), &[]).is_err());
         let balanced = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"port": 1}]});
         assert_eq!(given(balanced, &[]), Ok(vec![None]));
+    }
+
+    #[test]
+    fn a_changed_service_shares_a_port_between_protocols_only() {
+        let changed = |protocol: &str| {
+            let port = |protocol| json!({"port": 1, "nodePort": 30005, "protocol": protocol});
+            let mut spec: ServiceSpec = serde_json::from_value(
+                json!({"type": "NodePort", "ports": [port("TCP"), port(protocol)]}),
+            )
+            .unwrap();
+            let mut ports = Ports::new(30000..=30099, HashSet::new());
+            ports
+                .give_changed(&mut spec, &ServiceSpec::default())
+                .map_err(|error| error.at("s").to_string())
+        };
+        assert_eq!(changed("UDP"), Ok(()));
+        assert_eq!(
+            changed("TCP"),
+            Err("duplicate nodePort: {TCP 30005}".to_owned())
+        );
     }
 
     #[test]

@@ -110,6 +110,41 @@ async fn dry_run_writes_nothing() {
 }
 
 #[tokio::test]
+async fn jobs_are_not_deleted_without_a_word_on_their_pods() {
+    let server = TestServer::start().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let template =
+        json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let body = json!({"metadata": {"name": "j"}, "spec": {"template": template}});
+    assert_eq!(server.post(jobs, &body).await.code, 201);
+    let path = format!("{jobs}/j");
+    for (options, warnings, code) in [
+        (json!({"dryRun": ["All"]}), 1, 200),
+        (
+            json!({"dryRun": ["All"], "propagationPolicy": "Foreground"}),
+            0,
+            200,
+        ),
+        (
+            json!({"dryRun": ["All"], "propagationPolicy": "Orphan"}),
+            0,
+            200,
+        ),
+        (
+            json!({"dryRun": ["All"], "orphanDependents": false}),
+            0,
+            200,
+        ),
+        (json!({"propagationPolicy": "Foreground"}), 0, 200),
+        (json!({"propagationPolicy": "Foreground"}), 0, 200),
+    ] {
+        let deleted = server.delete(&path, &options).await;
+        assert_eq!(deleted.warnings().len(), warnings, "{options}");
+        assert_eq!(deleted.code, code, "{options}");
+    }
+}
+
+#[tokio::test]
 async fn finalizers_keep_an_object() {
     let server = TestServer::start().await;
     let body = json!({"metadata": {"name": "a", "finalizers": ["example.com/x"]}});

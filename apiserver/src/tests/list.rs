@@ -35,6 +35,10 @@ async fn selectors_choose() {
     let list = server.get(CONFIG_MAPS).await.json();
     assert_eq!(list["kind"], "ConfigMapList");
     assert_eq!(names_of(&list), ["a", "b", "c"]);
+    // The list says what its items are.
+    assert_eq!(list["items"][0].get("kind"), None);
+    assert_eq!(list["items"][0].get("apiVersion"), None);
+    assert!(list["items"][0]["metadata"]["resourceVersion"].is_string());
     for (query, expected) in [
         ("?labelSelector=app%3Db", &["b"][..]),
         ("?labelSelector=app+in+(a,c)", &["a", "c"]),

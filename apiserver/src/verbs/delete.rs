@@ -50,6 +50,7 @@ pub async fn delete(
     if is_forced && unsafe_delete::applies(server, context, resource).await? {
         return unsafe_delete::delete(server, context, resource, &options, &output).await;
     }
+    warn_of_orphans(context, resource, &options);
     let deleted = delete_object(
         server,
         context,
@@ -196,14 +197,26 @@ async fn mark(
     replace(server.registry(), entry, value, Companions::default(), true).await
 }
 
-/// 202 when the client asked to wait for dependents and the object is not gone yet.
+/// The code for an object that is not gone yet: 202 when the client asked in the old way that its
+/// dependents go with it.
 fn accepted(options: &DeleteOptions) -> StatusCode {
-    let waits = options.orphan_dependents == Some(false)
-        || options.propagation_policy.as_deref() == Some("Foreground");
-    if waits {
+    if options.orphan_dependents == Some(false) {
         StatusCode::ACCEPTED
     } else {
         StatusCode::OK
+    }
+}
+
+/// Warns whoever deletes Jobs without saying what becomes of their Pods.
+pub(super) fn warn_of_orphans(context: &Context, resource: &Resource, options: &DeleteOptions) {
+    let kind = &resource.kind;
+    let is_said = options.propagation_policy.is_some() || options.orphan_dependents.is_some();
+    if !is_said && (kind.group.as_str(), kind.kind.as_str()) == ("batch", "Job") {
+        context.warnings.add(
+            "child pods are preserved by default when jobs are deleted; set \
+             propagationPolicy=Background to remove them or set propagationPolicy=Orphan to \
+             suppress this warning",
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use axum::body::Body;
 use futures::TryStreamExt as _;
 use http::Response;
 
-use super::delete::delete_object;
+use super::delete::{delete_object, warn_of_orphans};
 use crate::{
     body,
     cache::Entry,
@@ -38,6 +38,7 @@ pub async fn delete_collection(
     context.audit_json(&body);
     let options = options::delete_options(&body, &query)?;
     let list_options = ListOptions::parse(&query, false)?;
+    warn_of_orphans(context, resource, &options);
     let cache = cache_of(resource)?;
     let filter = filter(context, resource, &query)?;
     let revision = server.registry().fresh().await?;

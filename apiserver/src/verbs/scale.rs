@@ -2,7 +2,8 @@
 
 use axum::body::Body;
 use coracle_api::{
-    Kind, Object, field::Path, kinds::NameRule, meta, object, selector, strategy::Behaviour as _,
+    Kind, Object, check, field::Path, kinds::NameRule, meta, object, selector,
+    strategy::Behaviour as _,
 };
 use http::{Response, StatusCode};
 use k8s_openapi::{
@@ -168,7 +169,7 @@ async fn set(
             scale: scale_of(old, resource),
         };
         let after = make(&before)?;
-        check(&before.scale, &after.scale, resource, is_patch(context))?;
+        check_scale(&before.scale, &after.scale, resource, is_patch(context))?;
         let replicas = |scale: &Scale| scale.spec.as_ref().and_then(|spec| spec.replicas);
         let (from, to) = (replicas(&before.scale), replicas(&after.scale));
         let mut new = with_replicas(old, kind, to)?;
@@ -191,7 +192,7 @@ async fn set(
     respond::loose_object(how.output, StatusCode::OK, &scale)
 }
 
-fn check(
+fn check_scale(
     before: &Scale,
     after: &Scale,
     resource: &Resource,
@@ -204,7 +205,10 @@ fn check(
     let mut meta = after.metadata.clone();
     strategy::match_namespace(&mut meta, true, namespace)?;
     let path = Path::new("metadata");
+    // Who owns what is said anew by every write.
+    meta.managed_fields = None;
     let mut errors = meta::validate(&meta, true, NameRule::Subdomain, &path);
+    check::finalizers(&meta, &mut errors);
     errors.extend(after.validate());
     if !errors.is_empty() {
         return Err(ApiError::invalid("autoscaling", "Scale", &name, &errors));

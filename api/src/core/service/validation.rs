@@ -41,7 +41,7 @@ pub fn service(service: &Service) -> ErrorList {
     }
     check::labels(spec.selector.as_ref(), &path.child("selector"), &mut errors);
     session_affinity(spec, &path, &mut errors);
-    cluster_ips(spec, &path, &mut errors);
+    errors.extend(cluster_ips(spec));
     for (index, ip) in list(&spec.external_ips).iter().enumerate() {
         let path = path.child("externalIPs").index(index);
         let before = errors.len();
@@ -186,10 +186,15 @@ fn session_affinity(spec: &ServiceSpec, path: &Path, errors: &mut ErrorList) {
 }
 
 /// Addresses and families: each valid, and together consistent.
-fn cluster_ips(spec: &ServiceSpec, path: &Path, errors: &mut ErrorList) {
-    if text(&spec.type_) == "ExternalName" {
-        return;
+pub fn cluster_ips(spec: &ServiceSpec) -> ErrorList {
+    let mut errors = ErrorList::new();
+    if text(&spec.type_) != "ExternalName" {
+        addresses_and_families(spec, &Path::new("spec"), &mut errors);
     }
+    errors
+}
+
+fn addresses_and_families(spec: &ServiceSpec, path: &Path, errors: &mut ErrorList) {
     let ips = list(&spec.cluster_ips);
     let ips_path = path.child("clusterIPs");
     match (text(&spec.cluster_ip), ips.first()) {
