@@ -3,8 +3,9 @@
 //! Enter at [`Sync::new`]; then either the active pods go ([`Sync::finished`]) or
 //! [`Sync::scale`] is done; [`Sync::conclude`] follows, and the counting in [`super::track`].
 
+mod scale;
+
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
@@ -18,7 +19,8 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use kube::ResourceExt as _;
+
+pub(super) use scale::Scale;
 
 use super::{
     backoff::{self, Record},
@@ -33,9 +35,6 @@ pub(super) const FAILED: &str = "Failed";
 pub(super) const FAILURE_TARGET: &str = "FailureTarget";
 pub(super) const SUCCESS: &str = "SuccessCriteriaMet";
 const SUSPENDED: &str = "Suspended";
-
-/// Pods created or deleted in one go.
-const BURST: usize = 500;
 
 pub(super) fn condition(type_: &str, reason: &str, message: &str, now: Timestamp) -> JobCondition {
     let now = Time(conditions::to_seconds(now));
@@ -62,18 +61,6 @@ pub(super) fn is_finished(job: &Job) -> bool {
 
 pub(super) fn is_suspended(job: &Job) -> bool {
     job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
-}
-
-/// What to do about the number of pods.
-#[derive(Debug, PartialEq)]
-pub(super) enum Scale {
-    Keep,
-    /// Without counting them as failed.
-    Delete(Vec<Arc<Pod>>),
-    /// One for each, with its index if the Job has indexes.
-    Create(Vec<Option<i32>>),
-    /// Nothing, until the backoff is over.
-    Wait(Duration),
 }
 
 /// What happened to the Job's suspension.
@@ -355,104 +342,6 @@ impl<'a> Sync<'a> {
         last
     }
 
-    /// What to do about the number of pods of a Job that is not over.
-    pub fn scale(&self) -> Scale {
-        if is_suspended(self.job) {
-            let all = self.active.len();
-            return delete(self.to_remove(all));
-        }
-        let active = self.active_count;
-        let parallelism = self.spec.parallelism.unwrap_or(1);
-        let wanted = match self.spec.completions {
-            None if self.succeeded > 0 => active,
-            None => parallelism,
-            Some(completions) => (completions - self.succeeded).clamp(0, parallelism),
-        };
-        let surplus = usize::try_from(active - wanted).unwrap_or(0);
-        let mut remove = self.to_remove(surplus);
-        remove.truncate(BURST);
-        if !remove.is_empty() {
-            return Scale::Delete(remove);
-        }
-        let held = if pod::replaces_failed_only(self.job) {
-            self.terminating
-        } else {
-            0
-        };
-        let missing = usize::try_from(wanted - held - active).unwrap_or(0);
-        if missing == 0 {
-            return Scale::Keep;
-        }
-        self.grow(missing.min(BURST))
-    }
-
-    fn grow(&self, count: usize) -> Scale {
-        if !self.counts_by_index() {
-            let wait = self.record.remaining(self.now);
-            if !wait.is_zero() {
-                return Scale::Wait(wait);
-            }
-        }
-        if !pod::is_indexed(self.job) {
-            return Scale::Create(vec![None; count]);
-        }
-        let indexes = self.pending(count);
-        if !self.counts_by_index() {
-            return Scale::Create(indexes.into_iter().map(Some).collect());
-        }
-        let wait = |index: i32| {
-            self.last_failed.get(&index).map_or(Duration::ZERO, |pod| {
-                let failures = Failures::before(pod).total().saturating_add(1);
-                let failures = u32::try_from(failures).unwrap_or(0);
-                backoff::remaining(failures, backoff::finished(pod), self.now)
-            })
-        };
-        let (now, later): (Vec<_>, Vec<_>) = indexes
-            .into_iter()
-            .partition(|index| wait(*index).is_zero());
-        if now.is_empty() {
-            let soonest = later.into_iter().map(wait).min();
-            return soonest.map_or(Scale::Keep, Scale::Wait);
-        }
-        Scale::Create(now.into_iter().map(Some).collect())
-    }
-
-    /// The first indexes that no pod has.
-    fn pending(&self, count: usize) -> Vec<i32> {
-        let mut taken = self.succeeded_indexes.with(indexes_of(&self.active));
-        if pod::replaces_failed_only(self.job) {
-            let terminating = self.pods.iter().filter(|pod| pods::is_terminating(pod));
-            taken = taken.with(terminating.filter_map(|pod| pod::index(pod)));
-        }
-        if let Some(failed) = &self.failed_indexes {
-            taken = taken.union(failed);
-        }
-        taken.missing(count, self.completions())
-    }
-
-    /// Active pods to do without: those of an index that another has, and then those that have
-    /// come less far.
-    fn to_remove(&self, at_least: usize) -> Vec<Arc<Pod>> {
-        let mut rest = self.active.clone();
-        rest.sort_by_cached_key(progress);
-        let mut remove = Vec::new();
-        if pod::is_indexed(self.job) {
-            // The last of an index has come farthest, and stays.
-            let mut kept = BTreeSet::new();
-            rest.reverse();
-            let (keep, mut surplus): (Vec<_>, Vec<_>) = rest
-                .into_iter()
-                .partition(|pod| self.index(pod).is_some_and(|index| kept.insert(index)));
-            surplus.reverse();
-            remove = surplus;
-            rest = keep;
-            rest.reverse();
-        }
-        let more = at_least.saturating_sub(remove.len());
-        remove.extend(rest.into_iter().take(more));
-        remove
-    }
-
     /// What one failure count more leads to, for the next pod of the index.
     pub fn failures(&self, index: i32) -> Option<Failures> {
         if !self.counts_by_index() {
@@ -536,14 +425,6 @@ pub(super) fn failed_after(target: &JobCondition, now: Timestamp) -> JobConditio
     condition(FAILED, reason, message, now)
 }
 
-fn delete(pods: Vec<Arc<Pod>>) -> Scale {
-    if pods.is_empty() {
-        Scale::Keep
-    } else {
-        Scale::Delete(pods)
-    }
-}
-
 fn is_in(uids: &HashSet<String>, pod: &Pod) -> bool {
     pod.metadata
         .uid
@@ -553,23 +434,4 @@ fn is_in(uids: &HashSet<String>, pod: &Pod) -> bool {
 
 fn indexes_of(pods: &[Arc<Pod>]) -> BTreeSet<i32> {
     pods.iter().filter_map(|pod| pod::index(pod)).collect()
-}
-
-/// Smaller for a pod that less is lost with.
-fn progress(pod: &Arc<Pod>) -> impl Ord + use<> {
-    let phase = match pods::phase(pod) {
-        "Running" => 2,
-        "Unknown" => 1,
-        _ => 0,
-    };
-    let ready = pods::ready_since(pod);
-    let created = pod.creation_timestamp().map(|time| time.0);
-    (
-        !pods::node_name(pod).is_empty(),
-        phase,
-        pods::is_ready(pod),
-        (ready.is_some(), Reverse(ready)),
-        Reverse(pods::restarts(pod)),
-        (created.is_some(), Reverse(created)),
-    )
 }
