@@ -7,7 +7,8 @@
 use std::{io, path::Path, sync::Arc};
 
 use coracle_api::quantity::amount_in;
-use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
+use coracle_client::EventType;
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, Pod};
 use kube::ResourceExt as _;
 use serde_json::json;
 
@@ -109,6 +110,16 @@ pub(super) fn look(pod: Option<Arc<Pod>>, users: Vec<String>) -> Recycling {
         }
         _ => Recycling::Running,
     }
+}
+
+/// An event of the recycler as the volume's.
+pub(super) fn forwarded(event: &Event) -> (EventType, String) {
+    let type_ = match event.type_.as_deref() {
+        Some("Warning") => EventType::Warning,
+        _ => EventType::Normal,
+    };
+    let message = event.message.as_deref().unwrap_or_default();
+    (type_, format!("Recycler pod: {message}"))
 }
 
 /// The pods that have not ended and use the claim that the volume was bound to, in order.
@@ -240,6 +251,22 @@ mod tests {
         };
         assert_eq!(failed(none()), "pod failed, pod.Status.Message unknown");
         assert_eq!(failed(json!({ "status.message": "late" })), "late");
+    }
+
+    #[test]
+    fn events_of_the_recycler_are_the_volumes_too() {
+        for (type_, expected) in [
+            ("Warning", EventType::Warning),
+            ("Normal", EventType::Normal),
+        ] {
+            let event = Event {
+                type_: Some(type_.to_owned()),
+                message: Some("no image".to_owned()),
+                ..Event::default()
+            };
+            let message = "Recycler pod: no image".to_owned();
+            assert_eq!(forwarded(&event), (expected, message));
+        }
     }
 
     #[test]

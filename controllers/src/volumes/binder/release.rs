@@ -7,8 +7,13 @@ use std::{
 
 use coracle_api::claims::{self as matching, PROVISIONED_BY};
 use coracle_client::EventType;
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
-use kube::{ResourceExt as _, api::DeleteParams};
+use k8s_openapi::api::core::v1::{
+    Event, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
 
 use super::{
     Binder, Item, PERIOD,
@@ -191,6 +196,7 @@ impl Binder {
                 Ok(Done::Again(PERIOD))
             }
             Recycling::Done(pod) => {
+                self.tell_of(volume, &pod).await;
                 // Were the volume offered first, this pod could be taken for the next one's.
                 self.pods.delete(&pod, DeleteParams::default()).await?;
                 self.failed.lock().remove(&volume.name_any());
@@ -201,12 +207,29 @@ impl Binder {
                 Ok(Done::Settled)
             }
             Recycling::Failed(pod, why) => {
+                self.tell_of(volume, &pod).await;
                 let message = format!("Recycle failed: failed to recycle volume: {why}");
                 self.fail(volume, reason, &message).await?;
                 self.failed.lock().insert(volume.name_any(), Instant::now());
                 self.pods.delete(&pod, DeleteParams::default()).await?;
                 Ok(Done::Again(PERIOD))
             }
+        }
+    }
+
+    /// What happened to the recycler is told of the volume.
+    async fn tell_of(&self, volume: &PersistentVolume, recycler: &Pod) {
+        let client = self.pods.api(reclaim::NAMESPACE).into_client();
+        let events: Api<Event> = Api::namespaced(client, reclaim::NAMESPACE);
+        let uid = recycler.uid().unwrap_or_default();
+        let about = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
+        let mut found = match Box::pin(events.list(&about)).await {
+            Ok(found) => found.items,
+            Err(error) => return tracing::debug!(%error, "the recycler's events are not known"),
+        };
+        found.sort_by(|left, right| left.first_timestamp.cmp(&right.first_timestamp));
+        for (type_, message) in found.iter().map(reclaim::forwarded) {
+            self.recorder.on(volume, type_, "RecyclerPod", message);
         }
     }
 
