@@ -8,8 +8,12 @@ use std::{io, path::Path, sync::Arc};
 
 use coracle_api::quantity::amount_in;
 use coracle_client::EventType;
+use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, Pod};
-use kube::ResourceExt as _;
+use kube::{
+    Api, ResourceExt as _,
+    api::{WatchEvent, WatchParams},
+};
 use serde_json::json;
 
 use super::binding::claim_ref;
@@ -110,6 +114,28 @@ pub(super) fn look(pod: Option<Arc<Pod>>, users: Vec<String>) -> Recycling {
         }
         _ => Recycling::Running,
     }
+}
+
+/// The events about an object that there are. The controller may watch events, not list them.
+pub(super) async fn events_about(
+    events: &Api<Event>,
+    uid: &str,
+) -> Result<Vec<Event>, kube::Error> {
+    let about = WatchParams::default()
+        .fields(&format!("involvedObject.uid={uid}"))
+        .initial_events();
+    let mut seen = Box::pin(Box::pin(events.watch(&about, "")).await?);
+    let mut found = Vec::new();
+    while let Some(event) = seen.try_next().await? {
+        match event {
+            WatchEvent::Added(event) => found.push(event),
+            // All that there were have come.
+            WatchEvent::Bookmark(_) => break,
+            WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+            WatchEvent::Modified(_) | WatchEvent::Deleted(_) => {}
+        }
+    }
+    Ok(found)
 }
 
 /// An event of the recycler as the volume's.

@@ -10,10 +10,7 @@ use coracle_client::EventType;
 use k8s_openapi::api::core::v1::{
     Event, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
 };
-use kube::{
-    Api, ResourceExt as _,
-    api::{DeleteParams, ListParams},
-};
+use kube::{Api, ResourceExt as _, api::DeleteParams};
 
 use super::{
     Binder, Item, PERIOD,
@@ -21,6 +18,9 @@ use super::{
     reclaim::{self, Recycling},
 };
 use crate::{Error, work::Done};
+
+/// For what others say of a recycler.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Binder {
     pub(super) async fn volume(&self, volume: &PersistentVolume) -> Result<Done, Error> {
@@ -222,10 +222,11 @@ impl Binder {
         let client = self.pods.api(reclaim::NAMESPACE).into_client();
         let events: Api<Event> = Api::namespaced(client, reclaim::NAMESPACE);
         let uid = recycler.uid().unwrap_or_default();
-        let about = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
-        let mut found = match Box::pin(events.list(&about)).await {
-            Ok(found) => found.items,
-            Err(error) => return tracing::debug!(%error, "the recycler's events are not known"),
+        let known = tokio::time::timeout(PATIENCE, reclaim::events_about(&events, &uid)).await;
+        let mut found = match known {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return tracing::info!(%error, "the recycler's events are not known"),
+            Err(_) => return tracing::info!("the recycler's events do not come"),
         };
         found.sort_by(|left, right| left.first_timestamp.cmp(&right.first_timestamp));
         for (type_, message) in found.iter().map(reclaim::forwarded) {
