@@ -303,6 +303,27 @@ pub fn canonical_cidr(value: &str) -> Vec<String> {
     }
 }
 
+/// An address of a network interface, with the length of its network's prefix.
+pub fn interface_address(value: &str) -> Vec<String> {
+    let Some((address, length)) = split_cidr(value) else {
+        return vec![
+            "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)".to_owned(),
+        ];
+    };
+    let address = address.to_canonical();
+    // The prefix of an IPv4 address that is written as one of IPv6 is shorter without that.
+    let length = match address {
+        IpAddr::V4(_) if length > 32 => length.saturating_sub(96),
+        _ => length,
+    };
+    let canonical = format!("{address}/{length}");
+    if canonical == value {
+        Vec::new()
+    } else {
+        vec![format!("must be in canonical form ({canonical:?})")]
+    }
+}
+
 /// Warnings about a range in an unusual form.
 pub fn cidr_warnings(path: &Path, value: &str) -> Vec<String> {
     let Some((address, length)) = split_cidr(value) else {

@@ -64,6 +64,8 @@ pub struct Mismatch {
     pub go_type: String,
     /// The same without the names of types that are texts: `string`.
     pub plain_type: String,
+    /// Whether the type reads itself from JSON, as times do.
+    pub reads_itself: bool,
 }
 
 /// Which parts of a kind the generic handling knows: it drops the status on create, keeps it on

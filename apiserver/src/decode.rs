@@ -195,8 +195,6 @@ fn without_version(kind: &Expected, json: &[u8], problems: &mut Vec<String>) -> 
 /// Why a map in memory is not of its type: upstream says that otherwise than of JSON.
 pub fn for_maps(why: &DecodeError) -> String {
     match why {
-        // Times and the like read themselves from JSON, wherever they stand.
-        DecodeError::Mismatch(mismatch) if mismatch.target == "value" => mismatch.to_string(),
         DecodeError::Mismatch(mismatch) => go::for_maps(mismatch),
         DecodeError::Other(why) if why.starts_with("illegal base64") => {
             format!("error decoding from json: {why}")

@@ -128,6 +128,7 @@ impl<'p, 'de> Typed<'p, 'de> {
             target: self.path.go_target(),
             go_type: named.unwrap_or_else(|| plain_type.clone()),
             plain_type,
+            reads_itself: false,
         })
     }
 
@@ -221,7 +222,11 @@ impl<'p, 'de> Typed<'p, 'de> {
         canonical: impl FnOnce(&str) -> Result<String, Failure>,
     ) -> Result<V::Value, Failure> {
         let Node::String(text) = &self.node else {
-            return Err(self.mismatch::<String>(self.node.type_name()));
+            let mut failure = self.mismatch::<String>(self.node.type_name());
+            if let Failure::Mismatch(mismatch) = &mut failure {
+                mismatch.reads_itself = true;
+            }
+            return Err(failure);
         };
         let text: StringDeserializer<Failure> = canonical(text)?.into_deserializer();
         visitor.visit_newtype_struct(text)

@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::resource::v1::{
     AllocatedDeviceStatus, AllocationResult, DeviceRequest, DeviceRequestAllocationResult,
-    ResourceClaim, ResourceClaimStatus,
+    NetworkDeviceData, ResourceClaim, ResourceClaimStatus,
 };
 
 use super::{
@@ -17,13 +17,16 @@ use crate::{
     check,
     core::pod::validation::remote_volumes::csi_driver_name,
     field::{BadValue, ErrorList, Path},
-    internal,
+    formats, internal,
     zero::{list, text},
 };
 
 const MAX_USERS: usize = 256;
 const MAX_RESULTS: usize = 32;
 const MAX_CONDITIONS: usize = 8;
+const MAX_IPS: usize = 16;
+const MAX_INTERFACE_NAME: usize = 256;
+const MAX_HARDWARE_ADDRESS: usize = 128;
 
 /// Checks a change of the status.
 pub fn update(new: &ResourceClaim, old: &ResourceClaim) -> ErrorList {
@@ -133,11 +136,49 @@ fn devices(status: &ResourceClaimStatus, path: &Path, errors: &mut ErrorList) {
             let detail = "must be an allocated device in the claim";
             errors.push(path.invalid(identity(device), detail));
         }
-        let (conditions, path) = (list(&device.conditions), path.child("conditions"));
+        let device_path = path;
+        let (conditions, path) = (list(&device.conditions), device_path.child("conditions"));
         if conditions.len() > MAX_CONDITIONS {
             errors.push(path.too_many(conditions.len(), MAX_CONDITIONS));
         }
         check::conditions(conditions, &path, errors);
+        if let Some(data) = &device.network_data {
+            network_data(data, &device_path.child("networkData"), errors);
+        }
+    }
+}
+
+/// What a driver says of a network device.
+fn network_data(data: &NetworkDeviceData, path: &Path, errors: &mut ErrorList) {
+    for (field, value, max) in [
+        ("interfaceName", &data.interface_name, MAX_INTERFACE_NAME),
+        (
+            "hardwareAddress",
+            &data.hardware_address,
+            MAX_HARDWARE_ADDRESS,
+        ),
+    ] {
+        if text(value).len() > max {
+            errors.push(path.child(field).too_long(max));
+        }
+    }
+    let (ips, path) = (list(&data.ips), path.child("ips"));
+    if ips.len() > MAX_IPS {
+        errors.push(path.too_many(ips.len(), MAX_IPS));
+        return;
+    }
+    for (index, ip) in ips.iter().enumerate() {
+        check::each(
+            &path.index(index),
+            ip.as_str(),
+            formats::interface_address(ip),
+            errors,
+        );
+    }
+    for (index, ip) in ips.iter().enumerate() {
+        if ips[..index].contains(ip) {
+            errors.push(path.index(index).duplicate(ip.as_str()));
+        }
     }
 }
 

@@ -56,6 +56,9 @@ fn separated<T>(
 /// What a mismatch of types is told as for maps.
 pub fn for_maps(mismatch: &Mismatch) -> String {
     let (value, of) = (mismatch.value.as_str(), mismatch.plain_type.as_str());
+    if mismatch.reads_itself {
+        return format!("json: cannot unmarshal {value} into Go value of type {of}");
+    }
     let (kind, from) = match value.split(' ').next().unwrap_or(value) {
         "number" if value.contains('.') => ("float64", "float64"),
         "number" => ("int64", "int64"),
@@ -111,8 +114,15 @@ mod tests {
                 target: "struct field PodSpec.spec.x".to_owned(),
                 go_type: of.to_owned(),
                 plain_type: of.to_owned(),
+                reads_itself: false,
             };
             assert_eq!(for_maps(&mismatch), expected);
+            let time = Mismatch {
+                reads_itself: true,
+                ..mismatch
+            };
+            let expected = format!("json: cannot unmarshal {value} into Go value of type {of}");
+            assert_eq!(for_maps(&time), expected);
         }
     }
 }

@@ -39,7 +39,11 @@ impl Ownership<'_> {
         if scales.is_empty() {
             return live;
         }
-        let scale = |replicas: Option<i32>| json!({"spec": {"replicas": replicas.unwrap_or(0)}});
+        // No replicas are not said, and so owned by nobody.
+        let scale = |replicas: Option<i32>| match replicas.unwrap_or(0) {
+            0 => json!({"spec": {}}),
+            replicas => json!({"spec": {"replicas": replicas}}),
+        };
         let served = self.served();
         let writer = self.scale_writer(&served);
         let entries = apply::encode(scales);
@@ -103,14 +107,16 @@ impl Ownership<'_> {
             .collect()
     }
 
-    /// The owners of the workload after the scale has these.
+    /// The owners of the workload after the scale has these. When they came to own the replicas
+    /// is not noted, as upstream.
     fn to_parent(&self, parents: Owners, mut scales: Owners) -> Owners {
         let mut owners = Owners::new();
         for (manager, mut owned) in parents {
-            let kept = scales.remove(&in_version(&manager, SCALE_VERSION));
-            match kept {
-                Some(kept) => owned.time = kept.time,
-                None => owned.fields = owned.fields.difference(&only_replicas()),
+            if scales
+                .remove(&in_version(&manager, SCALE_VERSION))
+                .is_none()
+            {
+                owned.fields = owned.fields.difference(&only_replicas());
             }
             if !owned.fields.is_empty() {
                 owners.insert(manager, owned);
@@ -121,7 +127,7 @@ impl Ownership<'_> {
                 let owned = Owned {
                     api_version: self.version.clone(),
                     fields: only_replicas(),
-                    time: owned.time,
+                    time: None,
                 };
                 owners.insert(in_version(&manager, &self.version), owned);
             }

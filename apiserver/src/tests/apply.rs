@@ -195,6 +195,9 @@ async fn who_changes_a_field_owns_it() {
         .patch(&target, "merge", &json!({"spec": {"replicas": 4}}))
         .await;
     let scaled = server.get(WEB).await.json();
+    let entries = scaled["metadata"]["managedFields"].as_array().unwrap();
+    let scaler = entries.iter().find(|entry| entry["manager"] == "scaler");
+    assert_eq!(scaler.unwrap().get("time"), None);
     assert_eq!(
         owners(&scaled)["scaler Update scale"],
         json!({"f:spec": {"f:replicas": {}}})
