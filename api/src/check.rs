@@ -283,7 +283,8 @@ pub fn immutable<T: PartialEq + Serialize>(new: &T, old: &T, path: &Path, errors
     if new != old {
         let mut value = value_of(new);
         // What upstream has a pointer for, and is no option here, is empty when it is absent.
-        if value.as_object().is_some_and(serde_json::Map::is_empty) {
+        let is_option = std::any::type_name::<T>().starts_with("core::option::Option<");
+        if !is_option && value.as_object().is_some_and(serde_json::Map::is_empty) {
             value = Value::Null;
         }
         errors.push(path.invalid(value, IMMUTABLE));
