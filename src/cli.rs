@@ -101,7 +101,8 @@ pub struct ServerArgs {
     #[arg(long)]
     pub node_name: Option<String>,
 
-    /// Address of the node [default: that of the default route].
+    /// Address of the node [default: that of the default route, else of the first interface, else
+    /// the host's own in the pods' network].
     #[arg(short = 'i', long)]
     pub node_ip: Option<IpAddr>,
 

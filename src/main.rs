@@ -8,6 +8,7 @@ mod config_file;
 mod data_dir;
 mod file_watch;
 mod flow_control;
+mod host;
 mod images;
 mod logging;
 mod presence;

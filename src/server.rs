@@ -6,7 +6,6 @@ mod certificates;
 mod components;
 mod control_plane;
 mod datastore;
-mod network;
 pub mod node;
 mod token;
 
@@ -21,6 +20,7 @@ use crate::{
     check_config,
     cli::{Disable, ServerArgs},
     data_dir::{self, Layout},
+    host,
     supervise::Components,
 };
 use control_plane::ControlPlane;
@@ -50,18 +50,18 @@ impl Settings {
         }
         let node_name = match &args.node_name {
             Some(name) => name.clone(),
-            None => network::host_name()?,
+            None => host::name()?,
         };
         let node_ip = match args.node_ip {
             Some(address) => address,
-            None => network::default_address().or_else(|error| {
+            None => match host::address() {
+                Some(address) => address,
                 // Without a node nobody needs the address but this machine.
-                if args.disable_agent {
-                    Ok(IpAddr::from([127, 0, 0, 1]))
-                } else {
-                    Err(error)
-                }
-            })?,
+                None if args.disable_agent => IpAddr::from([127, 0, 0, 1]),
+                // A host without router and DHCP server is no worse for its own pods: they reach it
+                // by the address that it has in their network.
+                None => host::first_address(&args.cluster_cidr)?,
+            },
         };
         Ok(Settings {
             advertise_address: args.advertise_address.unwrap_or(node_ip),

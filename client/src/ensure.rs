@@ -28,12 +28,16 @@ where
     if patch(&api, object).await? {
         return Ok(());
     }
-    match api.create(&PostParams::default(), object).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            patch(&api, object).await.map(|_| ())
-        }
-        other => other.map(|_| ()),
+    let Err(error) = api.create(&PostParams::default(), object).await else {
+        return Ok(());
+    };
+    // Another server may have been faster: a Service's address is refused before its name is.
+    let raced = matches!(&error, kube::Error::Api(status)
+        if status.is_already_exists() || status.is_invalid());
+    if raced && patch(&api, object).await? {
+        return Ok(());
     }
+    Err(error)
 }
 
 /// Whether there was an object to patch.

@@ -19,6 +19,8 @@ use kube::{Client, Resource};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
+use crate::host::names_a_host;
+
 pub const NAME: &str = "kubernetes";
 
 /// Puts Service, Endpoints and EndpointSlice in place. `service` is the Service's address.
@@ -27,29 +29,41 @@ pub async fn ensure(
     service: IpAddr,
     servers: &BTreeSet<SocketAddr>,
 ) -> anyhow::Result<()> {
-    let Some((service, endpoints, slice)) = objects(service, servers)? else {
+    let Some(Objects { service, reached }) = objects(service, servers)? else {
         return Ok(());
     };
     put(client, &service).await?;
-    put(client, &endpoints).await?;
-    put(client, &slice).await
+    if let Some((endpoints, slice)) = reached {
+        put(client, &endpoints).await?;
+        put(client, &slice).await?;
+    }
+    Ok(())
+}
+
+struct Objects {
+    service: Service,
+    /// `None` while no server is at an address by which others reach it, for an Endpoints object
+    /// may have no loopback address.
+    reached: Option<(Endpoints, EndpointSlice)>,
 }
 
 /// `None` while no server of the Service's family lives.
 ///
 /// One EndpointSlice has the addresses of one family and one port. Servers that listen on another
 /// port than the first are left out; every server finds the same ones.
-fn objects(
-    service: IpAddr,
-    servers: &BTreeSet<SocketAddr>,
-) -> serde_json::Result<Option<(Service, Endpoints, EndpointSlice)>> {
+fn objects(service: IpAddr, servers: &BTreeSet<SocketAddr>) -> serde_json::Result<Option<Objects>> {
     let is_of_family = |server: &&SocketAddr| server.is_ipv4() == service.is_ipv4();
+    let is_reached = |server: &&SocketAddr| names_a_host(&server.ip());
     let servers = servers.iter().filter(is_of_family);
-    let Some(port) = servers.clone().next().map(SocketAddr::port) else {
+    let reached = servers.clone().filter(is_reached);
+    let first = reached.clone().chain(servers).next();
+    let Some(port) = first.map(SocketAddr::port) else {
         return Ok(None);
     };
-    let ips = servers.filter(|server| server.port() == port);
-    let ips: Vec<IpAddr> = ips.map(SocketAddr::ip).collect();
+    let ips: Vec<IpAddr> = reached
+        .filter(|server| server.port() == port)
+        .map(SocketAddr::ip)
+        .collect();
     let kubernetes = serde_json::from_value(json!({
         "metadata": {"name": NAME, "namespace": "default",
             "labels": {"component": "apiserver", "provider": "kubernetes"}},
@@ -60,6 +74,12 @@ fn objects(
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
         },
     }))?;
+    if ips.is_empty() {
+        return Ok(Some(Objects {
+            service: kubernetes,
+            reached: None,
+        }));
+    }
     let addresses: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();
     let endpoints = serde_json::from_value(json!({
         "metadata": {"name": NAME, "namespace": "default",
@@ -77,7 +97,10 @@ fn objects(
         "endpoints": ips.iter().map(ready).collect::<Vec<_>>(),
         "ports": [{"name": "https", "protocol": "TCP", "port": port}],
     }))?;
-    Ok(Some((kubernetes, endpoints, slice)))
+    Ok(Some(Objects {
+        service: kubernetes,
+        reached: Some((endpoints, slice)),
+    }))
 }
 
 async fn put<K>(client: &Client, object: &K) -> anyhow::Result<()>
@@ -100,6 +123,7 @@ mod tests {
     #[test]
     fn every_server_of_the_family_and_port_stands_behind_the_service() {
         let servers = [
+            "127.0.0.1:5443",
             "192.0.2.2:6443",
             "192.0.2.1:6443",
             "192.0.2.3:7443",
@@ -108,10 +132,20 @@ mod tests {
         let servers = servers.iter().map(|server| server.parse().unwrap());
         let service = "10.43.0.1".parse().unwrap();
         let made = objects(service, &servers.collect()).unwrap();
-        let (_, endpoints, slice) = made.expect("objects");
+        let reached = made.expect("objects").reached;
+        let (endpoints, slice) = reached.expect("endpoints");
         let subset = &endpoints.subsets.unwrap()[0];
         let ips = subset.addresses.iter().flatten().map(|a| a.ip.as_str());
         assert_eq!(ips.collect::<Vec<_>>(), ["192.0.2.1", "192.0.2.2"]);
         assert_eq!(slice.endpoints.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_server_that_only_its_own_host_reaches_has_a_service_without_endpoints() {
+        let servers = BTreeSet::from(["127.0.0.1:6443".parse().unwrap()]);
+        let made = objects("10.43.0.1".parse().unwrap(), &servers).unwrap();
+        let made = made.expect("objects");
+        assert_eq!(made.service.spec.unwrap().ports.unwrap()[0].port, 443);
+        assert!(made.reached.is_none());
     }
 }

@@ -23,11 +23,12 @@ use tracing::{info, warn};
 
 use super::{
     Settings, audit, authentication::Authentication, certificates::Certificates,
-    datastore::Datastore, network,
+    datastore::Datastore,
 };
 use crate::{
     bootstrap,
     cli::Disable,
+    host,
     presence::{Lease, Presence},
     rbac,
     supervise::Components,
@@ -71,7 +72,7 @@ impl ControlPlane {
         let auditor = audit::open(&settings.args.audit)?.map(Arc::new);
         let datastore = Datastore::open(settings).await?;
         datastore.agree(settings).await?;
-        let service_address = network::first_address(&args.service_cidr)?;
+        let service_address = host::first_address(&args.service_cidr)?;
         let kubeconfig = settings.public_kubeconfig();
         let certificates = Arc::new(Certificates::new(
             open_pki(settings, service_address)?,

@@ -75,16 +75,27 @@ impl Cluster {
     fn make_network(&self) {
         let ns = &self.name;
         run("ip", ["netns", "add", ns]);
+        run("ip", ["-n", ns, "link", "set", "lo", "up"]);
+        self.plug_in();
+    }
+
+    /// Gives the host its network.
+    pub fn plug_in(&self) {
         for line in [
-            "link set lo up",
             "link add eth0 type veth peer name outside",
             "link set outside up",
             "addr add 192.0.2.10/24 dev eth0",
             "link set eth0 up",
             "route add default via 192.0.2.1 dev eth0",
         ] {
-            run("ip", ["-n", ns].into_iter().chain(line.split(' ')));
+            let ns = ["-n", &self.name];
+            run("ip", ns.into_iter().chain(line.split(' ')));
         }
+    }
+
+    /// Takes the host's network away.
+    pub fn unplug(&self) {
+        run("ip", ["-n", &self.name, "link", "delete", "eth0"]);
     }
 
     /// Starts the server process; its log is `server.log` in the data directory.

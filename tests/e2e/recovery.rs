@@ -73,6 +73,30 @@ fn killed_containers_shims_and_containerd_recover() {
     );
 }
 
+#[test]
+fn a_host_that_is_cut_off_runs_its_pods() {
+    let address = "get node node-1 -o jsonpath={.status.addresses[0].address}";
+    let look_up = "exec deployment/web -- nslookup kubernetes.default.svc.cluster.local";
+    let mut cluster = Cluster::prepare("cutoff");
+    cluster.unplug();
+    cluster.spawn_server();
+    cluster.wait_ready();
+    cluster.import_image(IMAGE, "1.0");
+    deployment(&cluster, 1, "sleep 36000");
+    assert_eq!(cluster.kubectl(address), "10.42.0.1");
+    cluster.eventually(look_up, |answer| answer.contains("10.43.0.1"));
+
+    let before = containers(&cluster);
+    cluster.kill_server();
+    cluster.plug_in();
+    cluster.spawn_server();
+    cluster.eventually(address, |address| address == "192.0.2.10");
+    let endpoints = "get endpointslice kubernetes -o jsonpath={.endpoints[*].addresses}";
+    cluster.eventually(endpoints, |addresses| addresses == r#"["192.0.2.10"]"#);
+    cluster.eventually(look_up, |answer| answer.contains("10.43.0.1"));
+    assert_eq!(containers(&cluster), before, "no container was restarted");
+}
+
 /// Kills every process of the cluster whose command line holds `pattern`, with SIGKILL.
 fn kill(cluster: &Cluster, pattern: &str) {
     let data_dir = cluster.data_dir().display().to_string();

@@ -20,10 +20,8 @@ pub enum Deletion {
     Pending,
     /// The changed object is written; someone else ends it.
     Mark,
-    /// It would have had time to end, but needs none: the changed object is written, and then it
-    /// goes.
-    MarkAndGo,
-    /// It goes at once.
+    /// It goes at once, in one write, also where upstream marks it first: nothing is left halfway
+    /// when the process is killed.
     Now,
 }
 
@@ -119,12 +117,11 @@ pub fn plan_deletion(
     meta.finalizers = pending.then_some(finalizers);
     match graceful {
         Some(seconds) if seconds > 0 || pending => Deletion::Mark,
-        Some(_) => Deletion::MarkAndGo,
         None if pending => {
             mark(meta, now);
             Deletion::Mark
         }
-        None => Deletion::Now,
+        Some(_) | None => Deletion::Now,
     }
 }
 
@@ -335,7 +332,7 @@ mod tests {
         );
         assert_eq!(
             plan_deletion(kind, &mut pod, &options(None, Some(0)), &now),
-            Deletion::MarkAndGo
+            Deletion::Now
         );
         assert_eq!(
             plan_deletion(kind, &mut pod, &options(None, Some(0)), &now),
@@ -344,12 +341,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_without_a_node_is_marked_and_goes() {
+    fn a_pod_without_a_node_goes_at_once_and_shows_a_mark() {
         let kind = kinds::find("", "v1", "Pod").unwrap();
         let mut pod = Pod::default();
         let now = super::super::now();
         let plan = plan_deletion(kind, &mut pod, &options(None, None), &now);
-        assert_eq!(plan, Deletion::MarkAndGo);
+        assert_eq!(plan, Deletion::Now);
         assert_eq!(pod.metadata.deletion_timestamp, Some(now));
         assert_eq!(pod.metadata.deletion_grace_period_seconds, Some(0));
     }

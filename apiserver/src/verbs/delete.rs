@@ -149,25 +149,11 @@ async fn carry_out(
     let shows = resource.kind.deletion_shows_object();
     let (shown, gone) = match plan {
         Deletion::Pending => (Some(entry.clone()), false),
-        Deletion::Mark if dry_run => {
-            let value = strategy::to_bytes(resource, &*object);
-            let imagined = Entry::unindexed_at(entry.key().clone(), value, entry.revision);
-            (imagined.ok().map(Arc::new), false)
-        }
+        Deletion::Mark if dry_run => (imagined(resource, entry, &*object), false),
         Deletion::Mark => {
-            let marked = mark(server, resource, entry, &*object).await?;
-            (Some(Arc::new(marked)), false)
-        }
-        Deletion::MarkAndGo if dry_run => {
             let value = strategy::to_bytes(resource, &*object);
-            let imagined = Entry::unindexed_at(entry.key().clone(), value, entry.revision);
-            (imagined.ok().map(Arc::new).filter(|_| shows), true)
-        }
-        Deletion::MarkAndGo => {
-            let marked = mark(server, resource, entry, &*object).await?;
-            let companions = companions::delete(server, &*object).await?;
-            let last = remove(registry, &marked, companions).await?;
-            (Some(Arc::new(last)).filter(|_| shows), true)
+            let marked = replace(registry, entry, value, Companions::default(), true).await?;
+            (Some(Arc::new(marked)), false)
         }
         Deletion::Now => {
             let last = if dry_run {
@@ -176,7 +162,13 @@ async fn carry_out(
                 let companions = companions::delete(server, &*object).await?;
                 Arc::new(remove(registry, entry, companions).await?)
             };
-            (Some(last).filter(|_| shows), true)
+            let marked = object.meta().deletion_timestamp.is_some();
+            let last = if shows && marked {
+                imagined(resource, &last, &*object)
+            } else {
+                Some(last)
+            };
+            (last.filter(|_| shows), true)
         }
     };
     Ok(Deleted {
@@ -186,15 +178,11 @@ async fn carry_out(
     })
 }
 
-/// Writes the object as one that is being deleted.
-async fn mark(
-    server: &ApiServer,
-    resource: &Resource,
-    entry: &Arc<Entry>,
-    object: &dyn Object,
-) -> Result<Entry, Error> {
+/// The object at the place of `entry`, not written.
+fn imagined(resource: &Resource, entry: &Entry, object: &dyn Object) -> Option<Arc<Entry>> {
     let value = strategy::to_bytes(resource, object);
-    replace(server.registry(), entry, value, Companions::default(), true).await
+    let imagined = Entry::unindexed_at(entry.key().clone(), value, entry.revision);
+    imagined.ok().map(Arc::new)
 }
 
 /// The code for an object that is not gone yet: 202 when the client asked in the old way that its
