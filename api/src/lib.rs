@@ -36,6 +36,7 @@ pub mod duration;
 pub mod expression;
 pub mod field;
 pub mod formats;
+mod go_print;
 mod identity;
 mod internal;
 pub mod kinds;

@@ -8,6 +8,7 @@ use super::{
     element::PathElement,
     model::{Form, Model, Scalar},
 };
+use crate::go_print;
 
 /// Where an object does not fit its schema, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,11 +107,11 @@ impl Walk {
                 }
             }
             (Form::Record(_) | Form::Map(_), other) => {
-                self.problem(format!("expected map, got {}", go_value(other)));
+                self.problem(format!("expected map, got {}", wrapped(other)));
             }
             (Form::List(_), Value::Array(list)) => self.list(model, list),
             (Form::List(_), other) => {
-                self.problem(format!("expected list, got {}", go_value(other)));
+                self.problem(format!("expected list, got {}", wrapped(other)));
             }
         }
     }
@@ -141,75 +142,25 @@ impl Walk {
             | (Scalar::Untyped, Value::Number(_) | Value::String(_) | Value::Bool(_)) => {}
             (Scalar::Numeric, value) => self.problem(format!(
                 "expected numeric (int or float), got {}",
-                go_type(value)
+                go_print::type_name(value)
             )),
             (Scalar::String, value) => {
                 self.problem(format!(
                     "expected string, got &value.valueUnstructured{{Value:{}}}",
-                    go_syntax(value)
+                    go_print::syntax(value)
                 ));
             }
             (Scalar::Boolean, value) => {
-                self.problem(format!("expected boolean, got {}", go_value(value)));
+                self.problem(format!("expected boolean, got {}", wrapped(value)));
             }
             (Scalar::Untyped, value) => {
-                self.problem(format!("expected any scalar, got {}", go_value(value)));
+                self.problem(format!("expected any scalar, got {}", wrapped(value)));
             }
         }
     }
 }
 
-/// The type that Go decodes the value to.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
-/// As Go's `%#v`.
-fn go_syntax(value: &Value) -> String {
-    match value {
-        Value::Null => "interface {}(nil)".to_owned(),
-        Value::Array(list) => {
-            let items: Vec<String> = list.iter().map(go_syntax).collect();
-            format!("[]interface {{}}{{{}}}", items.join(", "))
-        }
-        Value::Object(map) => {
-            let fields: Vec<String> = map
-                .iter()
-                .map(|(name, value)| format!("{name:?}:{}", go_syntax(value)))
-                .collect();
-            format!("map[string]interface {{}}{{{}}}", fields.join(", "))
-        }
-        scalar => scalar.to_string(),
-    }
-}
-
-/// As Go's `%v` of a value that wraps another.
-fn go_value(value: &Value) -> String {
-    fn plain(value: &Value) -> String {
-        match value {
-            Value::Null => "<nil>".to_owned(),
-            Value::String(text) => text.clone(),
-            Value::Array(list) => {
-                let items: Vec<String> = list.iter().map(plain).collect();
-                format!("[{}]", items.join(" "))
-            }
-            Value::Object(map) => {
-                let fields: Vec<String> = map
-                    .iter()
-                    .map(|(name, value)| format!("{name}:{}", plain(value)))
-                    .collect();
-                format!("map[{}]", fields.join(" "))
-            }
-            scalar => scalar.to_string(),
-        }
-    }
-    format!("&{{{}}}", plain(value))
+/// Go's `%v` of a value that wraps another.
+fn wrapped(value: &Value) -> String {
+    format!("&{{{}}}", go_print::plain(value))
 }

@@ -10,7 +10,10 @@ mod order;
 use serde_json::{Map, Value};
 
 use super::{PatchError, not_a_map};
-use crate::schema::{Field, Shape, Type};
+use crate::{
+    go_print,
+    schema::{Field, Shape, Type},
+};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -84,74 +87,18 @@ fn malformed(list: &str) -> PatchError {
     PatchError::Malformed(format!("invalid patch format of {list}"))
 }
 
-/// Upstream's `%v` of a JSON value.
-fn go_value(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(go_value).collect();
-            format!("[{}]", items.join(" "))
-        }
-        Value::Object(entries) => go_map(entries),
-        other => other.to_string(),
-    }
-}
-
-fn go_map(entries: &Object) -> String {
-    go_entries(entries, go_value)
-}
-
-fn go_entries(entries: &Object, of: fn(&Value) -> String) -> String {
-    let mut keys: Vec<&String> = entries.keys().collect();
-    keys.sort_unstable();
-    let entries: Vec<String> = keys
-        .into_iter()
-        .map(|key| format!("{key}:{}", of(&entries[key])))
-        .collect();
-    format!("map[{}]", entries.join(" "))
-}
-
-/// Upstream's `%s` of a JSON value, which tells of what is no text.
-fn go_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "%!s(<nil>)".to_owned(),
-        Value::Bool(truth) => format!("%!s(bool={truth})"),
-        Value::Number(number) => format!("%!s({}={number})", go_type(value)),
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(go_text).collect();
-            format!("[{}]", items.join(" "))
-        }
-        Value::Object(entries) => go_entries(entries, go_text),
-    }
-}
-
-/// The type that upstream reads a JSON value as.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
 fn no_merge_key(item: &Object, key: &str) -> PatchError {
     PatchError::Other(format!(
         "map: {} does not contain declared merge key: {key}",
-        go_map(item)
+        go_print::plain_map(item)
     ))
 }
 
 fn unknown_directive(directive: &Value, entries: &Object) -> PatchError {
     PatchError::Other(format!(
         "unknown patch type: {} in map: {}",
-        go_text(directive),
-        go_map(entries)
+        go_print::text(directive),
+        go_print::plain_map(entries)
     ))
 }
 

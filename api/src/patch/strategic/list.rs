@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::{
-    DIRECTIVE, Lookup, Object, PatchError, go_type, merge_object, no_merge_key, order,
-    unknown_directive,
+    DIRECTIVE, Lookup, Object, PatchError, merge_object, no_merge_key, order, unknown_directive,
 };
+use crate::go_print;
 
 /// Merges a list. What the patch does not name keeps its place.
 pub(super) fn merge(
@@ -56,7 +56,7 @@ pub(super) fn is_list_of_objects(original: &[Value], patch: &[Value]) -> Result<
     let kind = std::mem::discriminant(first);
     if items.any(|item| std::mem::discriminant(item) != kind) {
         let [original, patch] =
-            [original, patch].map(|items| super::go_value(&Value::Array(items.to_vec())));
+            [original, patch].map(|items| go_print::plain(&Value::Array(items.to_vec())));
         return Err(PatchError::Other(format!(
             "list element types are not identical: [{original} {patch}]"
         )));
@@ -125,7 +125,7 @@ pub(super) fn object(item: &Value) -> Result<&Object, PatchError> {
     item.as_object().ok_or_else(|| {
         PatchError::Other(format!(
             "expected a map[string]interface {{}}, but received a {}",
-            go_type(item)
+            go_print::type_name(item)
         ))
     })
 }

@@ -6,10 +6,11 @@
 use serde_json::Value;
 
 use super::{
-    DIRECTIVE, Object, PatchError, SET_ORDER, Schema, go_type,
+    DIRECTIVE, Object, PatchError, SET_ORDER, Schema,
     list::{self, object},
     malformed, no_merge_key, without_directives,
 };
+use crate::go_print;
 
 /// Acts on every `$setElementOrder/<list>` of the patch, and takes it and the list out of it.
 pub(super) fn set_orders(
@@ -76,7 +77,7 @@ fn array(value: Value) -> Result<Vec<Value>, PatchError> {
         Value::Array(items) => Ok(items),
         other => Err(PatchError::Other(format!(
             "expected a []interface {{}}, but received a {}",
-            go_type(&other)
+            go_print::type_name(&other)
         ))),
     }
 }
@@ -101,7 +102,7 @@ fn check_order(
         let identity = identity(item, merge_key)?;
         if !rest.any(|other| identity_or_null(other, merge_key) == identity) {
             let [patch, order] =
-                [patch, order].map(|items| super::go_value(&Value::Array(items.to_vec())));
+                [patch, order].map(|items| go_print::plain(&Value::Array(items.to_vec())));
             return Err(PatchError::Other(format!(
                 "The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n"
             )));
