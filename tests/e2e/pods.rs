@@ -109,6 +109,15 @@ fn previous_logs_are_those_of_the_container_before() {
 /// Both protocols that kubectl speaks for streams: today's WebSocket and SPDY before it.
 const PROTOCOLS: [&str; 2] = ["true", "false"];
 
+/// Without the line that kubectl logs when the empty message by which a server greets it comes
+/// before it has made its streams: a race in kubectl, which upstream's servers meet too.
+fn without_greeting_race(errors: &[u8]) -> String {
+    String::from_utf8_lossy(errors)
+        .split_inclusive('\n')
+        .filter(|line| !line.contains("] Unknown stream id 1, discarding message"))
+        .collect()
+}
+
 #[test]
 fn exec_carries_input_output_and_exit_codes() {
     let namespace = Cluster::shared().namespace();
@@ -135,10 +144,8 @@ fn exec_carries_input_output_and_exit_codes() {
             child.wait_with_output().expect("kubectl ends")
         };
         let output = exec(&["sh", "-c", "echo out; echo err >&2"], "");
-        assert_eq!(
-            (output.stdout.as_slice(), output.stderr.as_slice()),
-            (&b"out\n"[..], &b"err\n"[..])
-        );
+        assert_eq!(output.stdout, b"out\n");
+        assert_eq!(without_greeting_race(&output.stderr), "err\n");
         let output = exec(&["cat"], "through\n");
         assert_eq!(
             output.stdout, b"through\n",
