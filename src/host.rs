@@ -49,7 +49,8 @@ pub fn names_a_host(address: &IpAddr) -> bool {
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_link_local)
 }
 
-/// The first address of a range, which is the `kubernetes` Service's.
+/// The first address of a range: of the Services' the `kubernetes` Service's, of the pods' the
+/// host's.
 pub fn first_address(range: &IpNet) -> anyhow::Result<IpAddr> {
     range
         .hosts()

@@ -92,7 +92,8 @@ pub fn check_preconditions(
     Ok(())
 }
 
-/// Decides what a deletion does, and for [`Deletion::Mark`] makes the change to `object`.
+/// Decides what a deletion does, and makes `object` what clients are shown of it: what is written
+/// for [`Deletion::Mark`], and for [`Deletion::Now`] how upstream would have marked it last.
 ///
 /// The rules are upstream's (`registry/rest/delete.go` and the generic store).
 pub fn plan_deletion(
